@@ -1,0 +1,111 @@
+"""How line integrals become the grey of a radiograph: bones white, air black (MONOCHROME2).
+
+The chest look follows what a digital system does. The logarithmic signal is normalised to the
+patient, whatever his size, large-scale differences between lungs and mediastinum are compressed so
+that vessels, ribs and spine show at once, and a sigmoid, like film, rolls off at both ends.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from drrgen.choices import Display
+from drrgen.errors import PhysicsError
+
+LINEAR_WHITE = 12.0  # line integral shown white by the linear display
+BODY_LINE_INTEGRAL = 0.25  # about 12 mm of water: less is air beside the patient
+
+_LOW_SHARE, _HIGH_SHARE = 0.02, 0.98  # quantiles of the body that the grey scale is pinned to
+_LOW_GREY, _HIGH_GREY = 0.10, 0.90
+_COMPRESSION = 0.55  # what is left of differences larger than the blur
+_BLUR_SHARE = 0.06  # width of the blur as a share of the picture's short side
+_QUANTILE_SAMPLES = 65_536
+
+
+def to_radiograph(
+    line_integral: Float[Tensor, "v u"],
+    *,
+    display: Display | str = Display.CHEST,
+    exposed_xywh: tuple[int, int, int, int] | None = None,
+) -> Float[Tensor, "v u"]:
+    """Turn line integrals into a display image.
+
+    Args:
+        line_integral: Integral of linear attenuation along each ray [dimensionless].
+        display: ``chest`` looks like a radiograph; ``linear`` shows 0 black and 12 white.
+        exposed_xywh: The open part of the collimator [pixels]; None for all. The rest is 0.
+
+    Returns:
+        Grey from 0 (black, air) to 1 (white, dense).
+
+    Raises:
+        PhysicsError: Unknown display, line integrals not finite, or an empty exposed field.
+
+    Example:
+        >>> to_radiograph(torch.tensor([[0.0, 6.0, 12.0]]), display="linear")
+        tensor([[0.0000, 0.5000, 1.0000]])
+    """
+    try:
+        look = Display(display)
+    except ValueError as error:
+        raise PhysicsError(f"display must be chest or linear, got {display!r}") from error
+    if not bool(torch.isfinite(line_integral).all()):
+        raise PhysicsError("line integrals must be finite; the volume or its table is broken")
+    rows, columns = line_integral.shape
+    left, top, width, height = exposed_xywh or (0, 0, columns, rows)
+    inner = line_integral[top : top + height, left : left + width]
+    if inner.numel() == 0:
+        raise PhysicsError(f"exposed_xywh is empty inside the picture, got {exposed_xywh}")
+    image = torch.zeros_like(line_integral)
+    shown = (inner / LINEAR_WHITE).clamp(0, 1) if look is Display.LINEAR else _show_chest(inner)
+    image[top : top + height, left : left + width] = shown
+    return image
+
+
+def _show_chest(line_integral: Float[Tensor, "v u"]) -> Float[Tensor, "v u"]:
+    """Compress large differences, normalise inside the body, and roll off."""
+    body = line_integral > BODY_LINE_INTEGRAL
+    if not bool(body.any()):
+        return torch.zeros_like(line_integral)
+    smooth = _blur_inside(line_integral, body, _BLUR_SHARE * min(line_integral.shape))
+    signal = smooth * _COMPRESSION + (line_integral - smooth)
+    low, high = _find_quantiles(signal[body])
+    if not high > low:
+        return body.to(line_integral.dtype) / 2
+    # A logistic curve through (low, 10 % grey) and (high, 90 % grey).
+    steep = 2 * torch.logit(torch.tensor(_HIGH_GREY)).item() / (high - low)
+    grey = torch.sigmoid(steep * (signal - (low + high) / 2))
+    # Beside the patient the film is black, without a step at the skin.
+    return grey * (line_integral / BODY_LINE_INTEGRAL).clamp(0, 1)
+
+
+def _find_quantiles(values: Float[Tensor, "n"]) -> tuple[float, float]:
+    """Find low and high quantile from evenly spaced samples."""
+    stride = max(1, values.numel() // _QUANTILE_SAMPLES)
+    shares = torch.tensor([_LOW_SHARE, _HIGH_SHARE], dtype=values.dtype)
+    low, high = torch.quantile(values[::stride], shares).tolist()
+    return low, high
+
+
+def _blur_inside(
+    values: Float[Tensor, "v u"], inside: Bool[Tensor, "v u"], radius: float
+) -> Float[Tensor, "v u"]:
+    """Blur within a mask only, so that air beside the skin does not leak in (normalised blur)."""
+    mask = inside.to(values.dtype)
+    weight = _blur(mask, radius)
+    return _blur(values * mask, radius) / weight.clamp(min=1e-3) * mask
+
+
+def _blur(values: Float[Tensor, "v u"], sigma: float) -> Float[Tensor, "v u"]:
+    """Blur by a Gaussian, on a coarser picture: what is blurred away needs no pixels."""
+    factor = max(1, int(sigma / 4))
+    coarse = functional.avg_pool2d(values[None, None], factor, ceil_mode=True)
+    radius = max(1, round(3 * sigma / factor))
+    x = torch.arange(-radius, radius + 1, dtype=values.dtype)
+    kernel = torch.exp(-0.5 * (x * factor / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    padded = functional.pad(coarse, (radius, radius, radius, radius), mode="replicate")
+    across = functional.conv2d(padded, kernel[None, None, None, :])
+    down = functional.conv2d(across, kernel[None, None, :, None])
+    return functional.interpolate(down, size=values.shape, mode="bilinear")[0, 0]
