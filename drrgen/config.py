@@ -1,0 +1,234 @@
+"""All settings of a rendering: frozen records, TOML files, one fingerprint.
+
+Order of precedence: the defaults here, then a file, then the command line. The same words name
+options, keys of the file and columns of the manifest.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from drrgen.choices import AcquisitionName, Display, Engine, Framing, ImageFormat, View
+from drrgen.errors import ConfigError
+
+RENDER_VERSION = 1  # rises whenever any pixel would change: see CHANGELOG, Pixels
+
+R = TypeVar("R", "RenderConfig", "RunConfig")
+Xyz = tuple[float, float, float]
+
+
+def _key(default: Any, text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"text": text})
+
+
+def _check(good: bool, key: str, got: object, wanted: str) -> None:
+    """Raise ConfigError for a bad value."""
+    if not good:
+        shown = [str(word) for word in got] if isinstance(got, tuple) else got
+        raise ConfigError(f"{key}: got {shown}, wanted {wanted}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderConfig:
+    """Every setting that touches a pixel or a row; its fingerprint goes into both.
+
+    Raises:
+        ConfigError: A value is out of range; the message names the key.
+    """
+
+    dataset: str = _key("local", "name of the data set, part of every sample_id")
+    series: str = _key("best", "which series of a study: best, all or a series UID")
+    view: tuple[View, ...] = _key((View.PA, View.LL), "PA, AP, LL, RL (LAT = LL)")
+    size: int = _key(1024, "long side of the picture [pixels]")
+    pitch_mm: float | None = _key(
+        None, "detector pitch [mm]; without it the exposed field fills the size"
+    )
+    framing: Framing = _key(
+        Framing.COLLIMATED, "collimated: ends where the CT ends; fixed: 430 x 430 mm"
+    )
+    acquisition: AcquisitionName | None = _key(
+        None, "preset of distances and beam; without it chosen by view"
+    )
+    display: Display = _key(Display.CHEST, "chest: like a radiograph; linear: in proportion")
+    sid_mm: float | None = _key(None, "source to detector [mm], instead of the preset's")
+    sod_mm: float | None = _key(None, "source to isocenter [mm], instead of the preset's")
+    rotation_deg: Xyz = _key(
+        (0.0, 0.0, 0.0), "turn of source and detector about the patient's x, then y, then z"
+    )
+    isocenter: Xyz | None = _key(
+        None, "point of the central ray, LPS [mm]; without it the centre of the body"
+    )
+    kev: float = _key(60.0, "energy of the beam [keV]")
+    format: tuple[ImageFormat, ...] = _key(
+        (ImageFormat.PNG16,), "png16, png8, npy, tiff; the first one is what cxr_path names"
+    )
+
+    def __post_init__(self) -> None:
+        _check(bool(self.dataset), "dataset", self.dataset, "a name")
+        _check(bool(self.view), "view", self.view, "at least one of PA, AP, LL, RL")
+        _check(len(set(self.view)) == len(self.view), "view", self.view, "each view once")
+        _check(16 <= self.size <= 8192, "size", self.size, "16 to 8192 pixels")
+        _check(bool(self.format), "format", self.format, "at least one format")
+        _check(len(set(self.format)) == len(self.format), "format", self.format, "each once")
+        _check(
+            not {ImageFormat.PNG8, ImageFormat.PNG16} <= set(self.format),
+            "format", self.format, "png8 or png16, not both: they share a file name",
+        )  # fmt: skip
+        for key in ("pitch_mm", "sid_mm", "sod_mm", "kev"):
+            value = getattr(self, key)
+            good = value is None or (math.isfinite(value) and value > 0)
+            _check(good, key, value, "a positive number")
+        for key in ("rotation_deg", "isocenter"):
+            value = getattr(self, key)
+            good = value is None or (len(value) == 3 and all(map(math.isfinite, value)))
+            _check(good, key, value, "three finite numbers")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all settings and RENDER_VERSION, as 16 hexadecimal digits."""
+        settings = {"render_version": RENDER_VERSION, **dataclasses.asdict(self)}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """How the work is done, which changes no pixel by more than one grey level."""
+
+    engine: Engine = _key(Engine.AUTO, "auto, reference or numba")
+    device: str = _key("auto", "auto, cpu, cuda or cuda:N")
+    workers: int | None = _key(None, "worker processes; without it by cores and memory")
+    timeout_s: float | None = _key(None, "longest time for one study [s]; without it none")
+    shard_size: int = _key(64, "studies in one file of the manifest")
+
+    def __post_init__(self) -> None:
+        _check(
+            re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
+            "device", self.device, "auto, cpu, cuda or cuda:N",
+        )  # fmt: skip
+        _check(self.workers is None or self.workers >= 1, "workers", self.workers, "1 or more")
+        good = self.timeout_s is None or (math.isfinite(self.timeout_s) and self.timeout_s > 0)
+        _check(good, "timeout_s", self.timeout_s, "a positive number")
+        _check(1 <= self.shard_size <= 100_000, "shard_size", self.shard_size, "1 to 100000")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole configuration file: one record a section."""
+
+    render: RenderConfig = RenderConfig()
+    run: RunConfig = RunConfig()
+
+
+def read_config(path: Path) -> Config:
+    """Read a TOML file; what it does not name keeps its default.
+
+    Raises:
+        ConfigError: No such file, not TOML, an unknown key or an impossible value.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    try:
+        return make_config(data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def make_config(data: Mapping[str, Any]) -> Config:
+    """Build a configuration from the tables of a TOML file.
+
+    Raises:
+        ConfigError: An unknown key, a wrong type or an impossible value.
+    """
+    sections = {f.name: typing.cast(type, f.type) for f in dataclasses.fields(Config)}
+    _check_known(data, sections, "section")
+    return Config(**{name: _make_record(sections[name], table) for name, table in data.items()})
+
+
+def with_overrides(record: R, overrides: Mapping[str, Any]) -> R:
+    """Replace the keys that are given (not None), converted and checked as from a file."""
+    given = {key: value for key, value in overrides.items() if value is not None}
+    hints = typing.get_type_hints(type(record))
+    _check_known(given, hints, "key")
+    return dataclasses.replace(
+        record, **{key: _convert(value, hints[key], key) for key, value in given.items()}
+    )
+
+
+def to_toml(config: Config, *, sections: tuple[str, ...] = ("render", "run")) -> str:
+    """Write a configuration as TOML, every key with its comment; keys without a value are
+    commented out."""
+    lines = []
+    for section in sections:
+        record = getattr(config, section)
+        lines.append(f"[{section}]")
+        for f in dataclasses.fields(record):
+            value = getattr(record, f.name)
+            entry = f"{f.name} = {_toml(value)}" if value is not None else f"# {f.name} ="
+            lines.append(f"{entry}  # {f.metadata['text']}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _make_record(kind: type, table: object) -> Any:
+    """Build one section."""
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"got {table!r}, wanted a [section] with keys")
+    hints = typing.get_type_hints(kind)
+    _check_known(table, hints, "key")
+    return kind(**{key: _convert(value, hints[key], key) for key, value in table.items()})
+
+
+def _check_known(given: Mapping[str, Any], known: Mapping[str, Any], word: str) -> None:
+    """Refuse names that are not known, with the nearest that is."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise ConfigError(f"unknown {word} {name}; {hint}")
+
+
+def _convert(value: object, hint: Any, key: str) -> Any:
+    """Turn a TOML or command line value into the type of the key."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return _convert(value, arguments[0], key)
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{key}: got {value!r}, wanted a list")
+        return tuple(_convert(item, arguments[0], key) for item in value)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        try:
+            return hint(value)
+        except ValueError as error:
+            raise ConfigError(f"{key}: got {value!r}, wanted {', '.join(hint)}") from error
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or isinstance(value, bool) is not (hint is bool):
+        raise ConfigError(f"{key}: got {value!r}, wanted {hint.__name__}")
+    return value
+
+
+def _toml(value: object) -> str:
+    """Write one value as TOML."""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return json.dumps(str(value), ensure_ascii=False)

@@ -1,0 +1,53 @@
+"""What is written is whole: a file has its final name and all its bytes, or it does not exist."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL_MARK = ".partial-"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Lend a temporary name beside ``path``; take its file over when the block ends well.
+
+    Missing folders are made. When the block raises, the temporary file is removed and ``path``
+    stays as it was. A process killed in between leaves a file that ``remove_partials`` finds.
+
+    Args:
+        path: Final name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}{PARTIAL_MARK}{uuid.uuid4().hex[:12]}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write a whole file, flushed to disk before it gets its name.
+
+    Args:
+        path: Final name; an older file there is replaced.
+        data: Content.
+    """
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def remove_partials(folder: Path) -> int:
+    """Remove the temporary files that killed processes left anywhere below a folder.
+
+    Returns:
+        How many were removed.
+    """
+    found = list(folder.rglob(f".*{PARTIAL_MARK}*"))
+    for partial in found:
+        partial.unlink(missing_ok=True)
+    return len(found)
