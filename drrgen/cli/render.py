@@ -1,0 +1,169 @@
+"""``drrgen render``: a folder of CT in, radiographs and a manifest out."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from drrgen.choices import AcquisitionName, Display, Engine, Framing, ImageFormat, View
+from drrgen.cli.console import ExitCode, exit_on_error, set_up_logging, stderr
+from drrgen.config import Config, read_config, with_overrides
+
+if TYPE_CHECKING:
+    from drrgen.jobs.runner import Progress
+    from drrgen_pipelines.build import Build
+
+_RENDER_KEYS = (
+    "dataset", "series", "view", "size", "pitch_mm", "framing", "acquisition", "display", "sid_mm",
+    "sod_mm", "rotation_deg", "isocenter", "kev", "format",
+)  # fmt: skip
+_RUN_KEYS = ("engine", "device", "workers", "timeout_s")
+
+
+def _parse_view(word: str) -> View:
+    """Read a view, LAT included."""
+    try:
+        return View(word)
+    except ValueError as error:
+        raise typer.BadParameter(f"{word!r} is not one of PA, AP, LL, RL, LAT") from error
+
+
+def render(
+    ctx: typer.Context,
+    ct_dir: Annotated[
+        str, typer.Option(help="Folder, file or glob of CT: DICOM, NIfTI, NRRD, MetaImage, npz.")
+    ],
+    out: Annotated[Path, typer.Option(help="Output folder; continued when it is there already.")],
+    view: Annotated[
+        list[View] | None,
+        typer.Option(parser=_parse_view, metavar="[PA|AP|LL|RL]", help="Repeatable; PA and LL."),
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Long side of the picture [pixels]; 1024.")] = None,
+    pitch_mm: Annotated[
+        float | None, typer.Option(help="Detector pitch; by default the field fills --size.")
+    ] = None,
+    framing: Annotated[
+        Framing | None, typer.Option(help="End where the CT ends (default), or 430 x 430 mm.")
+    ] = None,
+    acquisition: Annotated[
+        AcquisitionName | None, typer.Option(help="Preset of distances; by default chosen by view.")
+    ] = None,
+    display: Annotated[
+        Display | None, typer.Option(help="Like a radiograph (default), or in proportion.")
+    ] = None,
+    sid_mm: Annotated[float | None, typer.Option(help="Source to detector.")] = None,
+    sod_mm: Annotated[float | None, typer.Option(help="Source to isocenter.")] = None,
+    rotation_deg: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(metavar="RX RY RZ", help="Turn of source and detector about x, then y, z."),
+    ] = None,
+    isocenter: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(metavar="X Y Z", help="Point of the central ray, LPS [mm]; body's centre."),
+    ] = None,
+    kev: Annotated[float | None, typer.Option(help="Energy of the beam [keV]; 60.")] = None,
+    engine: Annotated[Engine | None, typer.Option(help="What integrates the rays; auto.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    image_format: Annotated[
+        list[ImageFormat] | None,
+        typer.Option("--format", help="Repeatable; png16. npy, tiff: line integrals, float32."),
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Which series of a DICOM study: best (default), all, a UID.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Name of the data set; local.")] = None,
+    salt_file: Annotated[
+        Path | None, typer.Option(help="Key of the pseudonyms; by default your own, made once.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes; by default by cores and memory.")
+    ] = None,
+    timeout_s: Annotated[float | None, typer.Option(help="Longest time for one study.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many CT.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings as TOML (see drrgen config); options beat it.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+    ] = False,
+    verbose: Annotated[int, typer.Option("-v", count=True, help="Say more; -vv all.")] = 0,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors.")] = False,
+    log_file: Annotated[Path | None, typer.Option(help="Write the log there too.")] = None,
+) -> None:
+    """Render every CT under a folder to radiographs, with a manifest.
+
+    The same command continues what was interrupted. Exit code 3 says that some studies were
+    refused or failed: they are rows of the manifest, with the reason.
+
+    Example: drrgen render --ct-dir CT --out CXR --view PA --view LL
+    """
+    with exit_on_error():
+        set_up_logging(-1 if quiet else verbose, log_file)
+        options = ctx.params | {"format": image_format}
+        settings = _merge(read_config(config) if config else Config(), options)
+        from drrgen_pipelines.build import plan_build, run_build
+
+        salt_path = salt_file or _find_own_salt(quiet=quiet)
+        build = plan_build(
+            ct_dir, out, settings, salt_file=salt_path, make_salt=salt_file is None, limit=limit,
+            overwrite=overwrite,
+        )  # fmt: skip
+        _say_plan(build, quiet=quiet and not dry_run)
+        if dry_run:
+            return
+        for _ in _show(run_build(build), build, hidden=quiet):
+            pass
+        raise typer.Exit(_report(build, quiet=quiet))
+
+
+def _merge(settings: Config, options: dict[str, object]) -> Config:
+    """Let the options that were given beat the file."""
+    chosen = {key: value for key in _RENDER_KEYS if (value := options[key]) not in (None, (), [])}
+    running = {key: options[key] for key in _RUN_KEYS}
+    return Config(
+        render=with_overrides(settings.render, chosen), run=with_overrides(settings.run, running)
+    )
+
+
+def _find_own_salt(*, quiet: bool) -> Path:
+    """Name the user's own salt file, and say so when it is about to be made."""
+    path = Path(typer.get_app_dir("drrgen")) / "salt.txt"
+    if not path.exists() and not quiet:
+        stderr.print(f"made a salt for pseudonyms, keep it: {path}")
+    return path
+
+
+def _say_plan(build: "Build", *, quiet: bool) -> None:
+    """Say what is going to happen."""
+    if not quiet:
+        stderr.print(build.summary)
+
+
+def _show(
+    progress: Iterator["Progress"], build: "Build", *, hidden: bool
+) -> Iterator["Progress"]:
+    """Draw a bar with rate, time left and failures while the work goes on."""
+    from tqdm import tqdm
+
+    with tqdm(
+        total=len(build.plan.todo), unit="CT", file=sys.stderr, disable=hidden, mininterval=0.5
+    ) as bar:
+        for step in progress:
+            bar.update(step.done - bar.n)
+            bar.set_postfix(refused=step.refused, failed=step.failed, refresh=False)
+            yield step
+
+
+def _report(build: "Build", *, quiet: bool) -> ExitCode:
+    """Say how it ended; print the output's main files; choose the exit code."""
+    from drrgen_pipelines.build import read_totals
+
+    totals = read_totals(build.out)
+    if not quiet:
+        stderr.print(totals.summary)
+    for path in totals.results:
+        typer.echo(str(path))
+    return ExitCode.SOME_FAILED if totals.refused or totals.failed else ExitCode.DONE

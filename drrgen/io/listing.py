@@ -1,0 +1,49 @@
+"""What a search for CT finds: the files of each CT, and what was left aside."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from drrgen.choices import CTFormat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CTFiles:
+    """The files of one CT (one DICOM series, or one file), found but not yet read.
+
+    Attributes:
+        ct_format: File format.
+        paths: The files; of a DICOM series sorted by name, which says nothing of slice order.
+        name: What names it without moving when the root moves: the path under the root with
+            forward slashes, or the SeriesInstanceUID.
+        n_bytes: Size of all files [bytes].
+        mtime_ns: Time of the youngest change [ns since 1970].
+        patient: PatientID of DICOM; None where the format names no patient.
+        study_uid: StudyInstanceUID of DICOM; None elsewhere.
+        rank: The higher, the better this series stands for its study.
+    """
+
+    ct_format: CTFormat
+    paths: tuple[Path, ...]
+    name: str
+    n_bytes: int
+    mtime_ns: int
+    patient: str | None = None
+    study_uid: str | None = None
+    rank: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Everything that lies under a folder, a file name or a glob.
+
+    Attributes:
+        root: Folder that names are relative to.
+        found: One entry a CT, sorted by name.
+        ignored: How many files were left aside, by why: ``not_ct``, ``label_map``, ``localizer``,
+            ``secondary``, ``other_series`` and the like.
+    """
+
+    root: Path
+    found: tuple[CTFiles, ...]
+    ignored: Counter[str] = field(default_factory=Counter)

@@ -1,0 +1,1 @@
+"""Data sets of radiographs: discover, name, split, render, write the manifest."""

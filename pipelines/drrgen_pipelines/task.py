@@ -1,0 +1,280 @@
+"""What is done to one study: read it, take its views, write the pictures, tell it in rows."""
+
+import dataclasses
+import json
+import logging
+import os
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numba
+import numpy as np
+import pyarrow as pa
+import torch
+
+from drrgen.anatomy.body import find_body
+from drrgen.choices import View
+from drrgen.config import RENDER_VERSION, RenderConfig, RunConfig
+from drrgen.errors import DataError, DrrgenError, Reason, RadiographError, status_of
+from drrgen.geometry.framing import Box
+from drrgen.io.hounsfield import check_hounsfield, is_label_map
+from drrgen.io.radiographs import write_radiograph
+from drrgen.io.volumes import read_ct
+from drrgen.jobs.task import Item
+from drrgen.manifest import Row, make_row, to_table
+from drrgen.phantoms import make_box
+from drrgen.physics.display import to_radiograph
+from drrgen.renderer.render import choose_engine
+from drrgen.volume import CTVolume
+from drrgen_pipelines.discover import Study
+from drrgen_pipelines.projection import Projection, project
+
+log = logging.getLogger(__name__)
+
+BLANK_RANGE = 0.05  # of line integrals: 2.5 mm of water tell no anatomy
+METAL_HU = 2500
+_PERCENTILE_SAMPLES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderTask:
+    """Render studies into an output folder; runs in any process (see ``drrgen.jobs``).
+
+    Attributes:
+        out: Output folder.
+        render: Settings that touch pixels.
+        run: Engine and device.
+    """
+
+    out: Path
+    render: RenderConfig
+    run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all settings that touch pixels."""
+        return self.render.fingerprint
+
+    def prepare(self, threads: int) -> None:
+        """Set the number of threads, and load the compiled kernels before the clock runs."""
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        torch.set_num_threads(threads)
+        cube = make_box((40.0, 40.0, 40.0), 10.0, hu=0)
+        body = Box(low_mm=(-20.0, -20.0, -20.0), high_mm=(20.0, 20.0, 20.0))
+        tiny = dataclasses.replace(self.render, size=16, isocenter=None)
+        for view in self.render.view:
+            project(cube, body, view, tiny, engine=self.run.engine, device=self.run.device)
+
+    def __call__(self, item: Item) -> list[Row]:
+        """Render one study into its rows; see ``render_study``."""
+        return render_study(item.payload, self)
+
+    def failure(self, item: Item, reason: Reason, detail: str) -> list[Row]:
+        """Make the row of a study that took its worker down, or took too long."""
+        return [_make_failed_row(item.payload, self, reason, detail)]
+
+    def to_table(self, rows: list[Row]) -> pa.Table:
+        """Turn rows into a part of the manifest."""
+        return to_table(rows, fingerprint=self.fingerprint)
+
+    def digest(self, item: Item) -> str:
+        """Digest the content of a study, to tell whether a touched file has really changed."""
+        study: Study = item.payload
+        try:
+            source = read_ct(study.files).source
+        except (DataError, OSError):
+            return ""
+        return source.sha256 if source else ""
+
+
+def make_item(study: Study) -> Item:
+    """Wrap a study for the runner."""
+    return Item(
+        key=study.sample_id,
+        payload=study,
+        n_bytes=study.files.n_bytes,
+        mtime_ns=study.files.mtime_ns,
+    )
+
+
+def render_study(study: Study, task: RenderTask) -> list[Row]:
+    """Render all views of a study. Whatever goes wrong becomes a row, never an exception.
+
+    Args:
+        study: The CT.
+        task: Settings and output folder.
+
+    Returns:
+        A row a view; one row without a view when there is no picture; no row at all for a label
+        map, which is no CT.
+    """
+    try:
+        volume = read_ct(study.files)
+        if is_label_map(volume.hu):
+            return []
+        check_hounsfield(volume.hu)
+        return _render_views(study, volume, task)
+    except DataError as error:
+        log.warning("%s: %s: %s; %s", study.sample_id, error.code, error.detail, error.remedy)
+        detail = f"{error.detail}; {error.remedy}"
+        return [_make_failed_row(study, task, error.code, detail)]
+    except MemoryError:
+        log.exception("%s: out of memory", study.sample_id)
+        detail = "the machine has too little memory for this CT; use fewer workers"
+        return [_make_failed_row(study, task, Reason.OUT_OF_MEMORY, detail)]
+    except OSError as error:
+        # Not the error's own text: it holds a path.
+        log.exception("%s: input or output failed", study.sample_id)
+        word = os.strerror(error.errno) if error.errno else type(error).__name__
+        detail = f"{word}; see to the disk or the network, and run the same command again"
+        return [_make_failed_row(study, task, Reason.IO_ERROR, detail)]
+    except Exception as error:  # noqa: BLE001  a study may fail; a cohort may not
+        log.exception("%s: crashed", study.sample_id)
+        shown = f": {error}" if isinstance(error, DrrgenError) else ""
+        detail = f"{type(error).__name__}{shown}; the log has the traceback"
+        return [_make_failed_row(study, task, Reason.CRASHED, detail)]
+
+
+def _render_views(study: Study, volume: CTVolume, task: RenderTask) -> list[Row]:
+    """Take all views before writing any, so that a study that fails leaves no picture."""
+    body = find_body(volume)
+    facts = _describe(study, task) | _describe_volume(volume)
+    projections = [
+        project(volume, body, view, task.render, engine=task.run.engine, device=task.run.device)
+        for view in task.render.view
+    ]
+    for projection in projections:
+        _check_not_blank(projection, study)
+    return [_write_view(study, projection, facts, task) for projection in projections]
+
+
+def _write_view(study: Study, projection: Projection, facts: Row, task: RenderTask) -> Row:
+    """Write the files of one view, and tell it in a row."""
+    row = facts | _describe_projection(projection, task.render)
+    row["warnings"] = [*(facts["warnings"] or ()), *projection.warnings]
+    return row | _write_files(study, projection, row, task)
+
+
+def _check_not_blank(projection: Projection, study: Study) -> None:
+    """Refuse a picture that shows nothing."""
+    left, top, width, height = projection.frame.exposed_xywh
+    inner = projection.line_integral[top : top + height, left : left + width]
+    span = float(inner.max() - inner.min())
+    if not span > BLANK_RANGE:
+        raise RadiographError(
+            Reason.RENDER_BLANK,
+            study.sample_id,
+            f"the line integrals of view {projection.setup.view} span {span:.3g}, wanted more "
+            f"than {BLANK_RANGE:g}",
+            remedy="check isocenter, distances and the HU of the CT",
+        )
+
+
+def _write_files(study: Study, projection: Projection, row: Row, task: RenderTask) -> Row:
+    """Write the picture in every format asked for; the first one is the row's ``cxr_path``."""
+    config = task.render
+    radiograph = to_radiograph(
+        projection.line_integral,
+        display=config.display,
+        exposed_xywh=projection.frame.exposed_xywh,
+    )
+    view, draw = row["view"], row["draw"]
+    stem = f"images/{study.sample_id[:2]}/{study.sample_id}_{view}_{draw}"
+    settings = _describe_settings(row, config)
+    written: Row = {}
+    for image_format in config.format:
+        path = stem + image_format.suffix
+        raw = image_format.holds_line_integrals
+        digest = write_radiograph(
+            task.out / path,
+            projection.line_integral if raw else radiograph,
+            format=image_format,
+            pitch_mm=projection.detector.pitch_mm,
+            settings=settings,
+        )
+        if "cxr_path" not in written:
+            written |= {"cxr_path": path, "cxr_sha256": digest}
+        if raw:
+            written.setdefault("line_integral_path", path)
+    return written
+
+
+def _describe(study: Study, task: RenderTask) -> Row:
+    """Fill what holds for every row of a study: identity and provenance."""
+    engine, device = choose_engine(task.run.engine, task.run.device)
+    return make_row(
+        **study.identity,
+        render_fingerprint=task.fingerprint,
+        engine=engine.value,
+        device=device.type,
+        drrgen_version=version("drrgen"),
+        render_version=RENDER_VERSION,
+    )
+
+
+def _make_failed_row(study: Study, task: RenderTask, reason: Reason, detail: str) -> Row:
+    """Make the one row of a study without a picture."""
+    return _describe(study, task) | {
+        "status": status_of(reason).value,
+        "reason": reason.value,
+        "detail": detail,
+        "warnings": [],
+    }
+
+
+def _describe_volume(volume: CTVolume) -> Row:
+    """Fill the columns of the CT."""
+    stride = max(1, volume.hu.size // _PERCENTILE_SAMPLES)
+    p01, p50, p99 = np.percentile(volume.hu.reshape(-1)[::stride], [1, 50, 99]).tolist()
+    row: Row = {
+        "shape_zyx": list(volume.hu.shape),
+        "spacing_zyx_mm": list(volume.spacing_zyx_mm),
+        "orientation": volume.orientation,
+        "hu_p01": p01,
+        "hu_p50": p50,
+        "hu_p99": p99,
+        "metal_voxels": int(np.count_nonzero(volume.hu > METAL_HU)),
+    }
+    if volume.source is not None:
+        row |= {
+            "ct_sha256": volume.source.sha256,
+            "hu_source": volume.source.hu_source.value,
+            "slice_thickness_mm": volume.source.slice_thickness_mm,
+            "kernel": volume.source.kernel,
+            "warnings": list(volume.source.warnings),
+        }
+    return row
+
+
+def _describe_projection(projection: Projection, config: RenderConfig) -> Row:
+    """Fill the columns of the radiograph."""
+    setup, detector = projection.setup, projection.detector
+    return {
+        "status": "ok",
+        "cxr_kind": "rendered",
+        "view": setup.view.value,
+        "width": detector.columns,
+        "height": detector.rows,
+        "exposed_xywh": list(projection.frame.exposed_xywh),
+        "pitch_mm": detector.pitch_mm,
+        "sid_mm": setup.sid_mm,
+        "sod_mm": setup.sod_mm,
+        "isocenter_mm": list(projection.isocenter_mm),
+        "rotation_deg": list(config.rotation_deg),
+        "acquisition": setup.acquisition.value,
+        "display": config.display.value,
+    }
+
+
+_IN_PICTURE = (
+    "sample_id", "draw", "view", "acquisition", "sid_mm", "sod_mm", "pitch_mm", "isocenter_mm",
+    "rotation_deg", "exposed_xywh", "render_fingerprint", "render_version", "engine",
+    "drrgen_version",
+)  # fmt: skip
+
+
+def _describe_settings(row: Row, config: RenderConfig) -> dict[str, str]:
+    """Choose what goes into the picture's own text: all that is needed to make it again."""
+    facts = {f"drrgen:{name}": str(row[name]) for name in _IN_PICTURE}
+    return facts | {"drrgen:settings": json.dumps(dataclasses.asdict(config), sort_keys=True)}

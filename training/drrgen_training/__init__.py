@@ -1,0 +1,1 @@
+"""Training and evaluation of a radiograph encoder; reads the manifest and nothing else."""
