@@ -1,0 +1,49 @@
+"""What the runner needs to know of a piece of work, and no more."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from drrgen.errors import Reason
+from drrgen.manifest import Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One unit of work.
+
+    Attributes:
+        key: Stable name, safe in a file name.
+        payload: What the task works on.
+        n_bytes: Size of the input [bytes].
+        mtime_ns: Time of its youngest change [ns since 1970].
+    """
+
+    key: str
+    payload: Any
+    n_bytes: int
+    mtime_ns: int
+
+
+class Task(Protocol):
+    """A pure function over items, and what belongs to it; it turns its errors into rows."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all settings that touch the result."""
+
+    def prepare(self, threads: int) -> None:
+        """Get ready, once in every process."""
+
+    def __call__(self, item: Item) -> list[Row]:
+        """Do one item; no rows when it is no work after all."""
+
+    def failure(self, item: Item, reason: Reason, detail: str) -> list[Row]:
+        """Make the rows of an item whose process died or took too long."""
+
+    def to_table(self, rows: list[Row]) -> pa.Table:
+        """Turn rows into a table, in their final order."""
+
+    def digest(self, item: Item) -> str:
+        """Digest the content of an item's input."""
