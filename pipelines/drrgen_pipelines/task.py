@@ -16,7 +16,7 @@ import torch
 from drrgen.anatomy.body import find_body
 from drrgen.choices import View
 from drrgen.config import RENDER_VERSION, RenderConfig, RunConfig
-from drrgen.errors import DataError, DrrgenError, Reason, RadiographError, status_of
+from drrgen.errors import DataError, DrrgenError, RadiographError, Reason, status_of
 from drrgen.geometry.framing import Box
 from drrgen.io.hounsfield import check_hounsfield, is_label_map
 from drrgen.io.radiographs import write_radiograph

@@ -1,0 +1,72 @@
+"""One picture that shows what a data set looks like."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from drrgen.io.atomic import write_bytes
+from drrgen.manifest import Row, read_rows
+from drrgen.physics.display import LINEAR_WHITE
+
+TILE_PX, GAP_PX, CAPTION_PX, COLUMNS = 360, 12, 22, 4
+_GROUND, _INK = 24, 200
+
+
+def make_contact_sheet(out: Path, *, limit: int = 24) -> Path:
+    """Draw the radiographs of a data set side by side, spread over the whole of it.
+
+    Args:
+        out: Output folder with its manifest.
+        limit: Most radiographs shown.
+
+    Returns:
+        The picture, ``<out>/contact-sheet.png``.
+    """
+    rows = [r for part in sorted((out / "manifest").glob("*.parquet")) for r in read_rows(part)]
+    good = [row for row in rows if row["status"] == "ok"]
+    shown = good[:: max(1, -(-len(good) // limit))]
+    columns = max(1, min(COLUMNS, len(shown)))
+    lines = max(1, -(-len(shown) // columns))
+    size = (
+        columns * (TILE_PX + GAP_PX) + GAP_PX,
+        lines * (TILE_PX + CAPTION_PX + GAP_PX) + GAP_PX + CAPTION_PX,
+    )
+    sheet = Image.new("L", size, _GROUND)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for i, row in enumerate(shown):
+        x = GAP_PX + i % columns * (TILE_PX + GAP_PX)
+        y = GAP_PX + i // columns * (TILE_PX + CAPTION_PX + GAP_PX)
+        tile = _read_tile(out, row)
+        sheet.paste(tile, (x + (TILE_PX - tile.width) // 2, y + (TILE_PX - tile.height) // 2))
+        draw.text((x, y + TILE_PX + 2), f"{row['sample_id'][:8]} {row['view']}", _INK, font)
+    bad = len(rows) - len(good)
+    footer = f"{len(shown)} of {len(good)} radiographs; {bad} CT refused or failed"
+    draw.text((GAP_PX, size[1] - CAPTION_PX), footer, _INK, font)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    path = out / "contact-sheet.png"
+    write_bytes(path, buffer.getvalue())
+    return path
+
+
+def _read_tile(out: Path, row: Row) -> Image.Image:
+    """Read a radiograph, scaled down to a tile; a grey one where the file is gone."""
+    path = out / row["cxr_path"]
+    try:
+        grey = _read_grey(path)
+    except (OSError, ValueError):
+        return Image.new("L", (TILE_PX, TILE_PX), 2 * _GROUND)
+    tile = Image.fromarray((np.clip(grey, 0, 1) * 255).astype(np.uint8))
+    tile.thumbnail((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
+    return tile
+
+
+def _read_grey(path: Path) -> np.ndarray:
+    """Read a picture as grey from 0 to 1; line integrals in proportion."""
+    if path.suffix == ".npy":
+        return np.asarray(np.load(path, allow_pickle=False) / LINEAR_WHITE)
+    with Image.open(path) as image:
+        values = np.asarray(image, dtype=np.float32)
+        return values / {"L": 255.0, "F": LINEAR_WHITE}.get(image.mode, 65535.0)
