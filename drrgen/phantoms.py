@@ -106,9 +106,7 @@ def make_ellipsoid(
         hu: What it is made of [HU].
     """
     values = np.full(shape_zyx, AIR_HU, dtype=np.int16)
-    draw_ellipsoid(
-        values, patient_from_voxel, center_mm=center_mm, radii_mm=radii_mm, inside_hu=hu
-    )
+    draw_ellipsoid(values, patient_from_voxel, center_mm=center_mm, radii_mm=radii_mm, inside_hu=hu)
     return CTVolume(hu=values, patient_from_voxel=patient_from_voxel)
 
 

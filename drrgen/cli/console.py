@@ -103,5 +103,3 @@ def read_version() -> str:
     from importlib.metadata import version
 
     return version("drrgen")
-
-

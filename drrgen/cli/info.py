@@ -27,7 +27,9 @@ def show_info(
         table = Table("name", "format", "shape z y x", "spacing mm", "axes", "HU 1-99 %", "remarks")
         for ct in facts["ct"]:
             if "refused" in ct:
-                table.add_row(ct["name"], ct["format"], "", "", "", "", f"{ct['refused']}: {ct['detail']}")
+                table.add_row(
+                    ct["name"], ct["format"], "", "", "", "", f"{ct['refused']}: {ct['detail']}"
+                )
                 continue
             table.add_row(
                 ct["name"], ct["format"], str(ct["shape_zyx"]), str(ct["spacing_zyx_mm"]),

@@ -40,7 +40,9 @@ def render(
         list[View] | None,
         typer.Option(parser=_parse_view, metavar="[PA|AP|LL|RL]", help="Repeatable; PA and LL."),
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Long side of the picture [pixels]; 1024.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Long side of the picture [pixels]; 1024.")
+    ] = None,
     pitch_mm: Annotated[
         float | None, typer.Option(help="Detector pitch; by default the field fills --size.")
     ] = None,
@@ -142,9 +144,7 @@ def _say_plan(build: "Build", *, quiet: bool) -> None:
         stderr.print(build.summary)
 
 
-def _show(
-    progress: Iterator["Progress"], build: "Build", *, hidden: bool
-) -> Iterator["Progress"]:
+def _show(progress: Iterator["Progress"], build: "Build", *, hidden: bool) -> Iterator["Progress"]:
     """Draw a bar with rate, time left and failures while the work goes on."""
     from tqdm import tqdm
 

@@ -190,16 +190,24 @@ def _check_alike(datasets: Sequence[Dataset], path: Path) -> None:
     """Refuse what is not a stack of plain CT slices of one kind."""
     if any(d.get("NumberOfFrames") not in (None, 1) or
            str(d.get("SOPClassUID")) != "1.2.840.10008.5.1.4.1.1.2" for d in datasets):  # fmt: skip
-        raise _refuse(Reason.ENHANCED_UNSUPPORTED, path, "found multi-frame CT, wanted one slice a file")
+        raise _refuse(
+            Reason.ENHANCED_UNSUPPORTED, path, "found multi-frame CT, wanted one slice a file"
+        )
     if len(datasets) < MIN_SLICES:
-        raise _refuse(Reason.TOO_FEW_SLICES, path, f"found {len(datasets)} slices, wanted {MIN_SLICES}")
+        raise _refuse(
+            Reason.TOO_FEW_SLICES, path, f"found {len(datasets)} slices, wanted {MIN_SLICES}"
+        )
     for tag in ("Rows", "Columns", "PixelSpacing"):
         values = {str(d.get(tag)) for d in datasets}
         if len(values) > 1:
-            raise _refuse(Reason.PIXEL_MISMATCH, path, f"found {len(values)} values of {tag}, wanted one")
+            raise _refuse(
+                Reason.PIXEL_MISMATCH, path, f"found {len(values)} values of {tag}, wanted one"
+            )
     for d in datasets:
         if d.get("RescaleSlope") is None or d.get("RescaleIntercept") is None:
-            raise _refuse(Reason.NO_RESCALE, path, "found a slice without RescaleSlope or Intercept")
+            raise _refuse(
+                Reason.NO_RESCALE, path, "found a slice without RescaleSlope or Intercept"
+            )
         if str(d.get("RescaleType") or "HU") not in ("HU", "US"):
             raise _refuse(Reason.HU_SUSPECT, path, "found a RescaleType that is not HU")
         if d.get("PhotometricInterpretation") != "MONOCHROME2" or d.get("SamplesPerPixel", 1) != 1:

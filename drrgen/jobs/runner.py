@@ -109,9 +109,7 @@ def run(
         write_summary(out, task.fingerprint, sorted({e.part for e in entries.values()}))
 
 
-def _run_parts(
-    task: Task, plan: Plan, out: Path, entries: dict[str, Entry]
-) -> Iterator[Progress]:
+def _run_parts(task: Task, plan: Plan, out: Path, entries: dict[str, Entry]) -> Iterator[Progress]:
     """Do the items of each part that has any, then write the part."""
     by_part: dict[int, list[Item]] = defaultdict(list)
     for item in plan.todo:
@@ -119,7 +117,9 @@ def _run_parts(
     done = refused = failed = 0
     for part, items in sorted(by_part.items()):
         todo = {item.key for item in items}
-        rows = {key: rs for key, rs in _group(read_part(out, part) or []).items() if key not in todo}
+        rows = {
+            key: rs for key, rs in _group(read_part(out, part) or []).items() if key not in todo
+        }
         rows |= {k: rs for k, rs in read_journal(out, part).items() if k not in todo}
         for item in items:
             rows[item.key] = task(item)

@@ -199,9 +199,7 @@ def _integrate_upright(
                     start = row * strides[0] + s * strides[1]
                     _look_up(hu[start : start + n_u], table[m], left, right, strip)
                 else:
-                    _look_up(
-                        block[s % BLOCK_SLICES, row - v_span[0]], table[m], left, right, strip
-                    )
+                    _look_up(block[s % BLOCK_SLICES, row - v_span[0]], table[m], left, right, strip)
                 _resample(strip, index, weight, u_part, n_u, resampled[row - v_span[0]])
             for v in range(v_part[0], v_part[1]):
                 position = _find_row(v_line, t, v_first + v, n_v)
@@ -326,9 +324,7 @@ def _resample(
 
 
 @_compile
-def _blend(
-    a: F32, b: F32, fraction: float, share: float, first: int, last: int, out: F32
-) -> None:
+def _blend(a: F32, b: F32, fraction: float, share: float, first: int, last: int, out: F32) -> None:
     """Add two resampled rows, blended, to a row of the picture."""
     a, b, out = a[first:last], b[first:last], out[first:last]
     weight_a, weight_b = np.float32(share * (1 - fraction)), np.float32(share * fraction)

@@ -138,9 +138,7 @@ def run_build(build: Build) -> Iterator[Progress]:
         ManifestError: Another drrgen writes there now.
         OSError: The output cannot be written.
     """
-    head = (
-        f"# fingerprint: {build.config.render.fingerprint}\n# salt check: {build.salt_check}\n\n"
-    )
+    head = f"# fingerprint: {build.config.render.fingerprint}\n# salt check: {build.salt_check}\n\n"
     text = head + to_toml(build.config, sections=("render",))
     write_bytes(build.out / CONFIG_NAME, text.encode())
     write_locator(build.out, build.studies)

@@ -144,9 +144,7 @@ def project(
     return Projection(
         line_integral=line_integral,
         frame=frame,
-        setup=Setup(
-            view=view, acquisition=setup.acquisition, sid_mm=setup.sid_mm, sod_mm=sod_mm
-        ),
+        setup=Setup(view=view, acquisition=setup.acquisition, sid_mm=setup.sid_mm, sod_mm=sod_mm),
         isocenter_mm=isocenter_mm,
         warnings=warnings,
     )
