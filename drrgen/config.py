@@ -171,7 +171,8 @@ def with_overrides(record: R, overrides: Mapping[str, Any]) -> R:
 
 def to_toml(config: Config, *, sections: tuple[str, ...] = ("render", "run")) -> str:
     """Write a configuration as TOML, every key with its comment; keys without a value are
-    commented out."""
+    commented out.
+    """
     lines = []
     for section in sections:
         record = getattr(config, section)

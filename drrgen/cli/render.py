@@ -12,8 +12,9 @@ from drrgen.cli.console import ExitCode, exit_on_error, set_up_logging, stderr
 from drrgen.config import Config, read_config, with_overrides
 
 if TYPE_CHECKING:
-    from drrgen.jobs.runner import Progress
     from drrgen_pipelines.build import Build
+
+    from drrgen.jobs.runner import Progress
 
 _RENDER_KEYS = (
     "dataset", "series", "view", "size", "pitch_mm", "framing", "acquisition", "display", "sid_mm",

@@ -58,7 +58,7 @@ def is_dicom(path: Path) -> bool:
     if head[128:132] == b"DICM":
         return True
     # Without the preamble: an element of group 8, its length or VR plausible.
-    return head[:2] == b"\x08\x00" and head[3:4] == b"\x00" and len(head) > 8  # noqa: PLR2004
+    return head[:2] == b"\x08\x00" and head[3:4] == b"\x00" and len(head) > 8
 
 
 def group_series(paths: Sequence[Path]) -> tuple[list[CTFiles], Counter[str]]:

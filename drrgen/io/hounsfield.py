@@ -33,7 +33,7 @@ def to_hu(
     if stored.dtype.newbyteorder("=") == np.int16 and plain:
         return np.ascontiguousarray(stored, dtype=np.int16), ()
     if stored.dtype.kind in "iub" and float(slope).is_integer() and float(intercept).is_integer():
-        hu = stored.astype(np.int64 if stored.dtype.itemsize > 2 else np.int32)  # noqa: PLR2004
+        hu = stored.astype(np.int64 if stored.dtype.itemsize > 2 else np.int32)
         if not plain:
             hu *= int(slope)
             hu += int(intercept)

@@ -92,7 +92,7 @@ def _read_with_itk(path: Path) -> sitk.Image:
     try:
         reader.ReadImageInformation()
         size, rank = reader.GetSize(), reader.GetDimension()
-        if rank != 3 or reader.GetNumberOfComponents() != 1:  # noqa: PLR2004
+        if rank != 3 or reader.GetNumberOfComponents() != 1:
             raise _refuse(
                 Reason.NOT_CT, path,
                 f"found {rank} dimensions of {reader.GetNumberOfComponents()} numbers, wanted 3 of 1",

@@ -131,7 +131,7 @@ def _read_header(data: bytes, path: Path) -> np.void:
 def _check_shape(header: np.void, path: Path) -> tuple[int, int, int]:
     """Check that the file holds one 3-D image; return its size x, y, z."""
     rank = int(header["dim"][0])
-    if not 3 <= rank <= 7:  # noqa: PLR2004  the format's own limits
+    if not 3 <= rank <= 7:
         raise _refuse(Reason.NO_IMAGE, path, f"found {rank} dimensions, wanted 3")
     dim = [int(n) for n in header["dim"][1 : rank + 1]]
     if min(dim) < 1 or int(np.prod(dim, dtype=object)) > MAX_VOXELS:

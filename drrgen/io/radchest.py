@@ -45,7 +45,7 @@ def read_radchest(files: CTFiles) -> CTVolume:
     path = files.paths[0]
     packed = path.read_bytes()
     stored = _read_array(packed, path)
-    if stored.ndim != 3 or stored.dtype.kind not in "iuf" or 0 in stored.shape:  # noqa: PLR2004
+    if stored.ndim != 3 or stored.dtype.kind not in "iuf" or 0 in stored.shape:
         raise VolumeError(
             Reason.NOT_CT, path, f"found {stored.dtype} {stored.shape}, wanted numbers (z, y, x)",
             remedy="check that it is a volume of RAD-ChestCT",

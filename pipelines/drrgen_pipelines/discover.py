@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from drrgen.choices import CTFormat
-from drrgen.errors import InputError
 from drrgen.io.atomic import atomic_path
 from drrgen.io.listing import CTFiles
 from drrgen.io.volumes import choose_series, find_ct

@@ -14,7 +14,6 @@ import pyarrow as pa
 import torch
 
 from drrgen.anatomy.body import find_body
-from drrgen.choices import View
 from drrgen.config import RENDER_VERSION, RenderConfig, RunConfig
 from drrgen.errors import DataError, DrrgenError, RadiographError, Reason, status_of
 from drrgen.geometry.framing import Box
@@ -129,7 +128,7 @@ def render_study(study: Study, task: RenderTask) -> list[Row]:
         word = os.strerror(error.errno) if error.errno else type(error).__name__
         detail = f"{word}; see to the disk or the network, and run the same command again"
         return [_make_failed_row(study, task, Reason.IO_ERROR, detail)]
-    except Exception as error:  # noqa: BLE001  a study may fail; a cohort may not
+    except Exception as error:
         log.exception("%s: crashed", study.sample_id)
         shown = f": {error}" if isinstance(error, DrrgenError) else ""
         detail = f"{type(error).__name__}{shown}; the log has the traceback"
