@@ -214,7 +214,7 @@ def _convert(value: object, hint: Any, key: str) -> Any:
         return tuple(_convert(item, arguments[0], key) for item in value)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         try:
-            return hint(value)
+            return hint(str(value))
         except ValueError as error:
             raise ConfigError(f"{key}: got {value!r}, wanted {', '.join(hint)}") from error
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

@@ -112,7 +112,9 @@ def frame_view(
 
 
 def find_field(body: Box, pose: Pose, *, sid_mm: float) -> Rectangle:
-    """Find the open field on the detector plane: left, top, right, bottom from the central ray [mm].
+    """Find the open field on the detector plane: left, top, right, bottom [mm].
+
+    Measured from the central ray.
 
     To the sides the field takes in the whole body. Above and below it stays where every ray passes
     the body between its z ends; a pose so oblique that no such ray exists takes in everything.

@@ -1,5 +1,7 @@
 """Where numbers become Hounsfield units: the one place that rounds, and that doubts them."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Shaped
 
@@ -32,23 +34,29 @@ def to_hu(
     plain = slope == 1.0 and intercept == 0.0
     if stored.dtype.newbyteorder("=") == np.int16 and plain:
         return np.ascontiguousarray(stored, dtype=np.int16), ()
-    if stored.dtype.kind in "iub" and float(slope).is_integer() and float(intercept).is_integer():
-        hu = stored.astype(np.int64 if stored.dtype.itemsize > 2 else np.int32)
-        if not plain:
-            hu *= int(slope)
-            hu += int(intercept)
-    else:
-        hu = np.rint(stored.astype(np.float32 if stored.dtype.itemsize <= 4 else np.float64) * slope + intercept)  # fmt: skip  # noqa: E501
-        if not np.isfinite(hu).all():
-            raise VolumeError(
-                Reason.NAN_VOXELS, "", "found voxels that are not finite, wanted HU everywhere",
-                remedy="write the CT again from its source, as int16",
-            )  # fmt: skip
+    hu = _scale(stored, slope, intercept)
     low, high = hu.min(), hu.max()
     clipped = low < _INT16.min or high > _INT16.max
     if clipped:
         np.clip(hu, _INT16.min, _INT16.max, out=hu)
     return np.ascontiguousarray(hu.astype(np.int16)), ((HU_CLIPPED,) if clipped else ())
+
+
+def _scale(stored: Any, slope: float, intercept: float) -> Any:
+    """Apply a scale and round: whole numbers stay exact."""
+    if stored.dtype.kind in "iub" and float(slope).is_integer() and float(intercept).is_integer():
+        wide = stored.astype(np.int64 if stored.dtype.itemsize > 2 else np.int32)
+        return wide * int(slope) + int(intercept)
+    kind = np.float32 if stored.dtype.itemsize <= 4 else np.float64
+    hu = np.rint(stored.astype(kind) * kind(slope) + kind(intercept))
+    if not np.isfinite(hu).all():
+        raise VolumeError(
+            Reason.NAN_VOXELS,
+            "",
+            "found voxels that are not finite, wanted HU everywhere",
+            remedy="write the CT again from its source, as int16",
+        )
+    return hu
 
 
 def is_label_map(hu: Hu) -> bool:

@@ -95,7 +95,7 @@ def _read_with_itk(path: Path) -> sitk.Image:
         if rank != 3 or reader.GetNumberOfComponents() != 1:
             raise _refuse(
                 Reason.NOT_CT, path,
-                f"found {rank} dimensions of {reader.GetNumberOfComponents()} numbers, wanted 3 of 1",
+                f"found {rank} axes of {reader.GetNumberOfComponents()} numbers, wanted 3 of 1",
             )  # fmt: skip
         if int(np.prod(size, dtype=object)) > MAX_VOXELS:
             raise _refuse(Reason.NO_IMAGE, path, f"found a size of {size}, which no CT has")

@@ -121,7 +121,7 @@ def _read_header(data: bytes, path: Path) -> np.void:
                 continue
             if len(data) < version.itemsize:
                 raise _truncated(path, f"found {len(data)} bytes, wanted {version.itemsize}")
-            record: np.void = np.frombuffer(data, version.newbyteorder(order), 1)[0]
+            record: np.void = np.frombuffer(data, version.newbyteorder(order), 1)[0]  # type: ignore[arg-type]
             return record
     if len(data) < _V1.itemsize:
         raise _truncated(path, f"found {len(data)} bytes, wanted a header of {_V1.itemsize}")

@@ -1,7 +1,7 @@
 """What the runner needs to know of a piece of work, and no more."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -26,6 +26,7 @@ class Item:
     mtime_ns: int
 
 
+@runtime_checkable
 class Task(Protocol):
     """A pure function over items, and what belongs to it; it turns its errors into rows."""
 

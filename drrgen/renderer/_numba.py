@@ -150,7 +150,7 @@ def _cut(rows: int, columns: int) -> list[tuple[int, int, int, int]]:
 
 
 @_compile
-def _integrate_upright(
+def _integrate_upright(  # noqa: C901  one kernel: calls in its inner loop cost
     hu: Any,
     strides: Any,
     shape: Any,

@@ -31,7 +31,7 @@ class Build:
     Attributes:
         out: Output folder.
         config: All settings.
-        salt_check: Four digits that tell a wrong salt from the right one, and too little to find it.
+        salt_check: Four digits that tell a wrong salt from the right one.
         studies: All CT found.
         plan: Which of them are done now.
         ignored: Files and series left aside, by why.
@@ -61,8 +61,8 @@ class Build:
         """What is going to happen, in a line."""
         aside = ", ".join(f"{n} {why}" for why, n in sorted(self.ignored.items())) or "none"
         return (
-            f"{len(self.studies)} CT found, {len(self.plan.todo)} to render, {self.plan.kept} there "
-            f"already; ignored files: {aside}"
+            f"{len(self.studies)} CT found, {len(self.plan.todo)} to render, {self.plan.kept} "
+            f"there already; ignored files: {aside}"
         )
 
 

@@ -57,7 +57,12 @@ class RenderTask:
 
     def prepare(self, threads: int) -> None:
         """Set the number of threads, and load the compiled kernels before the clock runs."""
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(
+            min(
+                threads,
+                numba.config.NUMBA_NUM_THREADS,  # type: ignore[attr-defined]
+            )
+        )
         torch.set_num_threads(threads)
         cube = make_box((40.0, 40.0, 40.0), 10.0, hu=0)
         body = Box(low_mm=(-20.0, -20.0, -20.0), high_mm=(20.0, 20.0, 20.0))
