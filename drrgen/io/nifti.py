@@ -108,7 +108,7 @@ def _inflate(packed: bytes, limit: int, path: Path) -> bytes:
             rest = decoder.unused_data
             if not decoder.eof and length < limit:
                 raise _truncated(path, "found a gzip stream without its end")
-    except isal_zlib.error as error:
+    except isal_zlib.error as error:  # type: ignore[misc]
         raise _truncated(path, "found a broken gzip stream") from error
     return parts[0] if len(parts) == 1 else b"".join(parts)
 

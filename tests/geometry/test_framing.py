@@ -167,8 +167,9 @@ def test_a_fixed_detector_is_a_square_of_430_mm_around_the_central_ray() -> None
     left, top, width, height = framed.exposed_xywh
     # The body is wider than long: the field is open from side to side, and shut above and below.
     side, end = 175.0 * SID / (SOD - 115.0), 155.0 * SID / (SOD + 115.0)
-    assert (left, width) == (round(256 - side / panel.pitch_mm), round(2 * side / panel.pitch_mm))
-    assert (top, height) == (round(256 - end / panel.pitch_mm), round(2 * end / panel.pitch_mm))
+    for (low, length), half in (((left, width), side), ((top, height), end)):
+        assert low == max(0, round(256 - half / panel.pitch_mm))
+        assert low + length == min(512, round(256 + half / panel.pitch_mm))
 
 
 def test_a_fixed_detector_crops_a_body_that_is_too_wide() -> None:
