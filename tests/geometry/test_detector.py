@@ -44,8 +44,17 @@ def test_the_central_ray_may_be_anywhere_even_at_pixel_zero() -> None:
     assert to_camera(panel, 4.0, 6.0) == pytest.approx([2.0, 3.0, 1800.0], abs=EXACT)
 
 
-@pytest.mark.parametrize("name", ["sid_mm", "pitch_mm", "rows", "columns"])
-@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("rows", "columns") for value in (0, -1)),
+        *(
+            (name, value)
+            for name in ("sid_mm", "pitch_mm")
+            for value in (0.0, -1.0, math.nan, math.inf)
+        ),
+    ],
+)
 def test_a_number_that_is_not_positive_and_finite_is_refused(name: str, value: float) -> None:
     with pytest.raises(GeometryError, match=name):
         make_panel(**{name: value})

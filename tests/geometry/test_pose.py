@@ -44,14 +44,14 @@ def test_lat_is_another_word_for_ll(word: str) -> None:
 @pytest.mark.parametrize(
     ("view", "rotation", "side"),
     [
-        ("PA", (90, 0, 0), (0, 0, 1)),  # from the back to above the head
-        ("PA", (0, 90, 0), (0, 1, 0)),  # about its own axis: it stays
-        ("PA", (0, 0, 90), (-1, 0, 0)),  # from the back to the patient's right
-        ("PA", (90, 90, 0), (1, 0, 0)),  # back, above, left
-        ("LL", (0, 90, 0), (0, 0, 1)),  # from the right to above
-        ("AP", (0, 0, 90), (1, 0, 0)),  # from the front to the left
-        ("PA", (30, 0, 0), (0, math.sqrt(3) / 2, 0.5)),
-        ("PA", (0, 0, 30), (-0.5, math.sqrt(3) / 2, 0)),
+        ("PA", (90.0, 0.0, 0.0), (0, 0, 1)),  # from the back to above the head
+        ("PA", (0.0, 90.0, 0.0), (0, 1, 0)),  # about its own axis: it stays
+        ("PA", (0.0, 0.0, 90.0), (-1, 0, 0)),  # from the back to the patient's right
+        ("PA", (90.0, 90.0, 0.0), (1, 0, 0)),  # back, above, left
+        ("LL", (0.0, 90.0, 0.0), (0, 0, 1)),  # from the right to above
+        ("AP", (0.0, 0.0, 90.0), (1, 0, 0)),  # from the front to the left
+        ("PA", (30.0, 0.0, 0.0), (0, math.sqrt(3) / 2, 0.5)),
+        ("PA", (0.0, 0.0, 30.0), (-0.5, math.sqrt(3) / 2, 0)),
     ],
 )
 def test_a_rotation_carries_the_source_about_the_isocenter(
@@ -61,7 +61,7 @@ def test_a_rotation_carries_the_source_about_the_isocenter(
 
 
 def test_a_pa_view_turned_a_quarter_about_z_is_the_left_lateral() -> None:
-    turned = make_pose("PA", isocenter_mm=ISOCENTER, sod_mm=SOD, rotation_deg=(0, 0, 90))
+    turned = make_pose("PA", isocenter_mm=ISOCENTER, sod_mm=SOD, rotation_deg=(0.0, 0.0, 90.0))
     lateral = make_pose("LL", isocenter_mm=ISOCENTER, sod_mm=SOD)
     assert torch.allclose(turned.patient_from_camera, lateral.patient_from_camera)
     assert turned.view is View.PA
@@ -69,7 +69,7 @@ def test_a_pa_view_turned_a_quarter_about_z_is_the_left_lateral() -> None:
 
 @pytest.mark.parametrize("view", SOURCE_SIDE)
 def test_the_central_ray_passes_the_isocenter_at_sod(view: str) -> None:
-    pose = make_pose(view, isocenter_mm=ISOCENTER, sod_mm=SOD, rotation_deg=(11, -22, 33))
+    pose = make_pose(view, isocenter_mm=ISOCENTER, sod_mm=SOD, rotation_deg=(11.0, -22.0, 33.0))
     along = pose.source_mm + SOD * pose.patient_from_camera[:3, 2]
     np.testing.assert_allclose(along.numpy(), ISOCENTER, atol=EXACT)
 
@@ -90,7 +90,7 @@ def test_the_central_ray_passes_the_isocenter_at_sod(view: str) -> None:
     ],
 )
 def test_an_impossible_pose_is_refused_by_name(changes: dict[str, object], word: str) -> None:
-    settings = {"view": "PA", "isocenter_mm": (0, 0, 0), "sod_mm": SOD, **changes}
+    settings = {"view": "PA", "isocenter_mm": (0.0, 0.0, 0.0), "sod_mm": SOD, **changes}
     with pytest.raises(GeometryError, match=word):
         make_pose(settings.pop("view"), **settings)  # type: ignore[arg-type]
 

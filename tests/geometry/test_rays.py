@@ -95,7 +95,7 @@ def test_a_bead_appears_where_similar_triangles_say(
 
 
 def test_the_ray_of_a_pixel_ends_at_its_centre_half_a_pixel_inside() -> None:
-    pose = make_pose("PA", isocenter_mm=(0, 0, 0), sod_mm=SOD)
+    pose = make_pose("PA", isocenter_mm=(0.0, 0.0, 0.0), sod_mm=SOD)
     panel = Detector(sid_mm=SID, pitch_mm=2.0, rows=3, columns=5)
     centers = find_pixel_centers(panel, pose)
     assert centers.shape == (3, 5, 3)
@@ -142,8 +142,8 @@ def test_moving_patient_and_camera_together_changes_nothing(
 
 
 def test_turning_the_assembly_one_way_is_turning_the_patient_the_other() -> None:
-    turned = make_pose("PA", isocenter_mm=(0, 0, 0), sod_mm=SOD, rotation_deg=(0, 0, 20))
-    upright = make_pose("PA", isocenter_mm=(0, 0, 0), sod_mm=SOD)
+    turned = make_pose("PA", isocenter_mm=(0.0, 0.0, 0.0), sod_mm=SOD, rotation_deg=(0.0, 0.0, 20.0))
+    upright = make_pose("PA", isocenter_mm=(0.0, 0.0, 0.0), sod_mm=SOD)
     bead = torch.tensor([50.0, -30.0, 10.0], dtype=torch.float64)
     angle = math.radians(-20)  # about z, right-handed
     x = math.cos(angle) * 50 - math.sin(angle) * -30
@@ -155,7 +155,7 @@ def test_turning_the_assembly_one_way_is_turning_the_patient_the_other() -> None
 
 @pytest.mark.parametrize("view", View)
 def test_a_point_at_or_behind_the_source_is_refused(view: View) -> None:
-    pose = make_pose(view, isocenter_mm=(0, 0, 0), sod_mm=100)
+    pose = make_pose(view, isocenter_mm=(0.0, 0.0, 0.0), sod_mm=100.0)
     beam = pose.patient_from_camera[:3, 2]
     for depth in (0.0, -1.0):
         with pytest.raises(GeometryError, match="source"):

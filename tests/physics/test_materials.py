@@ -158,8 +158,6 @@ def test_a_single_knot_is_a_constant() -> None:
     [
         {"names": ()},
         {"names": ("a", "b")},
-        {"amounts": np.array([[0.0, 1.0, 2.0]])},
-        {"amounts": np.array([0.0, 1.0])},
         {"amounts": np.array([[0.0, np.nan]])},
         {"knots_hu": np.array([-np.inf, 0.0])},
         {"knots_hu": np.array([0.0, -1000.0])},
