@@ -142,7 +142,9 @@ def test_moving_patient_and_camera_together_changes_nothing(
 
 
 def test_turning_the_assembly_one_way_is_turning_the_patient_the_other() -> None:
-    turned = make_pose("PA", isocenter_mm=(0.0, 0.0, 0.0), sod_mm=SOD, rotation_deg=(0.0, 0.0, 20.0))
+    turned = make_pose(
+        "PA", isocenter_mm=(0.0, 0.0, 0.0), sod_mm=SOD, rotation_deg=(0.0, 0.0, 20.0)
+    )
     upright = make_pose("PA", isocenter_mm=(0.0, 0.0, 0.0), sod_mm=SOD)
     bead = torch.tensor([50.0, -30.0, 10.0], dtype=torch.float64)
     angle = math.radians(-20)  # about z, right-handed
