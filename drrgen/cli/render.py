@@ -20,7 +20,7 @@ _RENDER_KEYS = (
     "dataset", "series", "view", "size", "pitch_mm", "framing", "acquisition", "display", "sid_mm",
     "sod_mm", "rotation_deg", "isocenter", "kev", "format",
 )  # fmt: skip
-_RUN_KEYS = ("engine", "device", "workers", "timeout_s")
+_RUN_KEYS = ("engine", "device")
 
 
 def _parse_view(word: str) -> View:
@@ -80,10 +80,6 @@ def render(
     salt_file: Annotated[
         Path | None, typer.Option(help="Key of the pseudonyms; by default your own, made once.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes; by default by cores and memory.")
-    ] = None,
-    timeout_s: Annotated[float | None, typer.Option(help="Longest time for one study.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many CT.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings as TOML (see drrgen config); options beat it.")

@@ -83,7 +83,7 @@ def test_a_collimated_picture_wastes_no_row(view: str) -> None:
 @given(
     view=st.sampled_from(VIEWS),
     turn=st.tuples(*[st.floats(-20, 20)] * 3),
-    size=st.integers(1, 2000),
+    size=st.integers(16, 2000),
 )
 def test_the_whole_body_is_shown_from_side_to_side(
     view: str, turn: tuple[float, float, float], size: int
@@ -100,7 +100,7 @@ def test_the_whole_body_is_shown_from_side_to_side(
 @given(
     view=st.sampled_from(VIEWS),
     turn=st.tuples(*[st.floats(-30, 30)] * 3),
-    size=st.integers(1, 2000),
+    size=st.integers(16, 2000),
     framing=st.sampled_from(Framing),
     pitch=st.none() | st.floats(0.3, 3.0),
 )
