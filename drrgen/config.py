@@ -107,6 +107,12 @@ class RunConfig:
 
     engine: Engine = _key(Engine.AUTO, "auto, reference or numba")
     device: str = _key("auto", "auto, cpu, cuda or cuda:N")
+    workers: int | None = _key(
+        None, "worker processes; without it by cores and memory, and none for a handful of CT"
+    )
+    timeout_s: float | None = _key(
+        None, "time limit of a CT [s]; without it 1800 in a worker process, and none in this one"
+    )
     shard_size: int = _key(64, "studies in one file of the manifest")
 
     def __post_init__(self) -> None:
@@ -114,6 +120,9 @@ class RunConfig:
             re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
             "device", self.device, "auto, cpu, cuda or cuda:N",
         )  # fmt: skip
+        _check(self.workers is None or self.workers >= 1, "workers", self.workers, "1 or more")
+        good = self.timeout_s is None or (math.isfinite(self.timeout_s) and self.timeout_s > 0)
+        _check(good, "timeout_s", self.timeout_s, "a positive number of seconds")
         _check(1 <= self.shard_size <= 100_000, "shard_size", self.shard_size, "1 to 100000")
 
 

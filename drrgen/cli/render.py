@@ -20,7 +20,7 @@ _RENDER_KEYS = (
     "dataset", "series", "view", "size", "pitch_mm", "framing", "acquisition", "display", "sid_mm",
     "sod_mm", "rotation_deg", "isocenter", "kev", "format",
 )  # fmt: skip
-_RUN_KEYS = ("engine", "device")
+_RUN_KEYS = ("engine", "device", "workers", "timeout_s")
 
 
 def _parse_view(word: str) -> View:
@@ -79,6 +79,12 @@ def render(
     dataset: Annotated[str | None, typer.Option(help="Name of the data set; local.")] = None,
     salt_file: Annotated[
         Path | None, typer.Option(help="Key of the pseudonyms; by default your own, made once.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; by cores and memory, none for a handful of CT.")
+    ] = None,
+    timeout_s: Annotated[
+        float | None, typer.Option(help="Time limit of a CT; 1800 in a worker process.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many CT.")] = None,
     config: Annotated[

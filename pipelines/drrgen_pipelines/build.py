@@ -11,7 +11,7 @@ from pathlib import Path
 from drrgen.config import Config, RenderConfig, read_config, to_toml
 from drrgen.errors import ManifestError
 from drrgen.io.atomic import write_bytes
-from drrgen.jobs.runner import Plan, Progress, make_plan, run
+from drrgen.jobs.runner import Means, Plan, Progress, make_plan, run
 from drrgen.jobs.task import Item
 from drrgen.renderer.render import choose_engine
 from drrgen_pipelines.contact_sheet import make_contact_sheet
@@ -61,7 +61,7 @@ class Build:
         """What is going to happen, in a line."""
         aside = ", ".join(f"{n} {why}" for why, n in sorted(self.ignored.items())) or "none"
         return (
-            f"{len(self.studies)} CT found, {len(self.plan.todo)} to render, {self.plan.kept} "
+            f"{len(self.studies)} CT found, {len(self.plan.todo)} to render, {len(self.plan.kept)} "
             f"there already; ignored files: {aside}"
         )
 
@@ -138,6 +138,7 @@ def run_build(build: Build) -> Iterator[Progress]:
         ManifestError: Another drrgen writes there now.
         OSError: The output cannot be written.
     """
+    running = build.config.run
     head = f"# fingerprint: {build.config.render.fingerprint}\n# salt check: {build.salt_check}\n\n"
     text = head + to_toml(build.config, sections=("render",))
     write_bytes(build.out / CONFIG_NAME, text.encode())
@@ -146,8 +147,9 @@ def run_build(build: Build) -> Iterator[Progress]:
         build.task,
         build.items,
         build.out,
-        part_size=build.config.run.shard_size,
+        part_size=running.shard_size,
         overwrite=build.overwrite,
+        means=Means(workers=running.workers, timeout_s=running.timeout_s),
     )
     make_contact_sheet(build.out)
 

@@ -4,18 +4,17 @@ import dataclasses
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-import numba
 import numpy as np
 import pyarrow as pa
-import torch
 
 from drrgen.anatomy.body import find_body
 from drrgen.config import RENDER_VERSION, RenderConfig, RunConfig
-from drrgen.errors import DataError, DrrgenError, RadiographError, Reason, status_of
+from drrgen.errors import DataError, DrrgenError, RadiographError, Reason, Status, status_of
 from drrgen.geometry.framing import Box
 from drrgen.io.hounsfield import check_hounsfield, is_label_map
 from drrgen.io.radiographs import write_radiograph
@@ -55,15 +54,8 @@ class RenderTask:
         """Digest of all settings that touch pixels."""
         return self.render.fingerprint
 
-    def prepare(self, threads: int) -> None:
-        """Set the number of threads, and load the compiled kernels before the clock runs."""
-        numba.set_num_threads(
-            min(
-                threads,
-                numba.config.NUMBA_NUM_THREADS,  # type: ignore[attr-defined]
-            )
-        )
-        torch.set_num_threads(threads)
+    def prepare(self) -> None:
+        """Load the compiled kernels, before the clock runs."""
         cube = make_box((40.0, 40.0, 40.0), 10.0, hu=0)
         body = Box(low_mm=(-20.0, -20.0, -20.0), high_mm=(20.0, 20.0, 20.0))
         tiny = dataclasses.replace(self.render, size=16, isocenter=None)
@@ -74,11 +66,16 @@ class RenderTask:
         """Render one study into its rows; see ``render_study``."""
         return render_study(item.payload, self)
 
+    def files(self, rows: Sequence[Row]) -> list[str]:
+        """Name the pictures of some rows, in every format."""
+        good = [row for row in rows if row["status"] == Status.OK]
+        return [_name_picture(row) + f.suffix for row in good for f in self.render.format]
+
     def failure(self, item: Item, reason: Reason, detail: str) -> list[Row]:
         """Make the row of a study that took its worker down, or took too long."""
         return [_make_failed_row(item.payload, self, reason, detail)]
 
-    def to_table(self, rows: list[Row]) -> pa.Table:
+    def to_table(self, rows: Sequence[Row]) -> pa.Table:
         """Turn rows into a part of the manifest."""
         return to_table(rows, fingerprint=self.fingerprint)
 
@@ -150,14 +147,14 @@ def _render_views(study: Study, volume: CTVolume, task: RenderTask) -> list[Row]
     ]
     for projection in projections:
         _check_not_blank(projection, study)
-    return [_write_view(study, projection, facts, task) for projection in projections]
+    return [_write_view(projection, facts, task) for projection in projections]
 
 
-def _write_view(study: Study, projection: Projection, facts: Row, task: RenderTask) -> Row:
+def _write_view(projection: Projection, facts: Row, task: RenderTask) -> Row:
     """Write the files of one view, and tell it in a row."""
     row = facts | _describe_projection(projection, task.render)
     row["warnings"] = [*(facts["warnings"] or ()), *projection.warnings]
-    return row | _write_files(study, projection, row, task)
+    return row | _write_files(projection, row, task)
 
 
 def _check_not_blank(projection: Projection, study: Study) -> None:
@@ -175,7 +172,7 @@ def _check_not_blank(projection: Projection, study: Study) -> None:
         )
 
 
-def _write_files(study: Study, projection: Projection, row: Row, task: RenderTask) -> Row:
+def _write_files(projection: Projection, row: Row, task: RenderTask) -> Row:
     """Write the picture in every format asked for; the first one is the row's ``cxr_path``."""
     config = task.render
     radiograph = to_radiograph(
@@ -183,12 +180,10 @@ def _write_files(study: Study, projection: Projection, row: Row, task: RenderTas
         display=config.display,
         exposed_xywh=projection.frame.exposed_xywh,
     )
-    view, draw = row["view"], row["draw"]
-    stem = f"images/{study.sample_id[:2]}/{study.sample_id}_{view}_{draw}"
     settings = _describe_settings(row, config)
     written: Row = {}
     for image_format in config.format:
-        path = stem + image_format.suffix
+        path = _name_picture(row) + image_format.suffix
         raw = image_format.holds_line_integrals
         digest = write_radiograph(
             task.out / path,
@@ -202,6 +197,12 @@ def _write_files(study: Study, projection: Projection, row: Row, task: RenderTas
         if raw:
             written.setdefault("line_integral_path", path)
     return written
+
+
+def _name_picture(row: Row) -> str:
+    """Name a picture under the output folder, without the ending."""
+    sample = row["sample_id"]
+    return f"images/{sample[:2]}/{sample}_{row['view']}_{row['draw']}"
 
 
 def _describe(study: Study, task: RenderTask) -> Row:
@@ -255,7 +256,7 @@ def _describe_projection(projection: Projection, config: RenderConfig) -> Row:
     """Fill the columns of the radiograph."""
     setup, detector = projection.setup, projection.detector
     return {
-        "status": "ok",
+        "status": Status.OK.value,
         "cxr_kind": "rendered",
         "view": setup.view.value,
         "width": detector.columns,
