@@ -17,9 +17,10 @@ PYTEST_ARGS ?=
 DEMO ?= demo
 
 BIN := $(VENV)/bin
-# The environment is made anew when its recipe changes, and only then.
-RECIPE := $(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
-STAMP := $(VENV)/.made-from-$(RECIPE)
+# The packages are made anew when the lock changes, drrgen's own install when pyproject.toml does.
+sum = $(shell cksum < $(1) | cut -d' ' -f1)
+PACKAGES := $(VENV)/.packages-$(call sum,requirements.lock)
+STAMP := $(VENV)/.installed-$(call sum,requirements.lock)-$(call sum,pyproject.toml)
 
 .PHONY: help demo test docs lint types layers clean lock environment
 
@@ -28,13 +29,16 @@ help:
 
 environment: $(STAMP)
 
-$(STAMP):
+$(PACKAGES):
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'drrgen needs Python 3.11 or later; set PYTHON=/path/to/python3.11' >&2; exit 1; }
 	"$(PYTHON)" -m venv --clear "$(VENV)"
 	"$(BIN)/python" -m pip install --quiet $(TORCH_ARGS) \
 	  $$(grep -E '^(torch|torchvision)==' requirements.lock)
 	"$(BIN)/python" -m pip install --quiet -r requirements.lock
+	@touch "$@"
+
+$(STAMP): $(PACKAGES)
 	"$(BIN)/python" -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch "$@"
 

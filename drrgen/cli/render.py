@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _RENDER_KEYS = (
     "dataset", "series", "view", "size", "pitch_mm", "framing", "acquisition", "display", "sid_mm",
-    "sod_mm", "rotation_deg", "isocenter", "kev", "format",
+    "sod_mm", "rotation_deg", "isocenter", "kvp", "kev", "dose_ugy", "keep_table", "seed",
+    "views_per_ct", "format",
 )  # fmt: skip
 _RUN_KEYS = ("engine", "device", "workers", "timeout_s")
 
@@ -66,7 +67,20 @@ def render(
         tuple[float, float, float] | None,
         typer.Option(metavar="X Y Z", help="Point of the central ray, LPS [mm]; body's centre."),
     ] = None,
-    kev: Annotated[float | None, typer.Option(help="Energy of the beam [keV]; 60.")] = None,
+    kvp: Annotated[float | None, typer.Option(help="Tube voltage [kV].")] = None,
+    kev: Annotated[
+        float | None, typer.Option(help="One photon energy [keV], instead of a spectrum.")
+    ] = None,
+    dose_ugy: Annotated[
+        float | None, typer.Option(help="Air kerma at the detector behind the body [uGy].")
+    ] = None,
+    keep_table: Annotated[
+        bool | None, typer.Option("--keep-table", help="Keep table, cushions and clothes.")
+    ] = None,
+    views_per_ct: Annotated[
+        int | None, typer.Option(help="Pictures a view: a plain one, others drawn around it; 1.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of noise and draws; 0.")] = None,
     engine: Annotated[Engine | None, typer.Option(help="What integrates the rays; auto.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     image_format: Annotated[
@@ -129,7 +143,9 @@ def _merge(settings: Config, options: dict[str, object]) -> Config:
     chosen = {key: value for key in _RENDER_KEYS if (value := options[key]) not in (None, (), [])}
     running = {key: options[key] for key in _RUN_KEYS}
     return Config(
-        render=with_overrides(settings.render, chosen), run=with_overrides(settings.run, running)
+        render=with_overrides(settings.render, chosen),
+        augment=settings.augment,
+        run=with_overrides(settings.run, running),
     )
 
 

@@ -12,8 +12,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from drrgen.anatomy.body import find_body
-from drrgen.config import RENDER_VERSION, RenderConfig, RunConfig
+from drrgen.anatomy.body import find_body, remove_surroundings
+from drrgen.config import (
+    RENDER_VERSION,
+    AugmentConfig,
+    RenderConfig,
+    RunConfig,
+    find_fingerprint,
+)
 from drrgen.errors import DataError, DrrgenError, RadiographError, Reason, Status, status_of
 from drrgen.geometry.framing import Box
 from drrgen.io.hounsfield import check_hounsfield, is_label_map
@@ -26,7 +32,8 @@ from drrgen.physics.display import to_radiograph
 from drrgen.renderer.render import choose_engine
 from drrgen.volume import CTVolume
 from drrgen_pipelines.discover import Study
-from drrgen_pipelines.projection import Projection, project
+from drrgen_pipelines.draws import Draw, list_draws
+from drrgen_pipelines.projection import Projection, Shot, find_setup, project, shoot
 
 log = logging.getLogger(__name__)
 
@@ -42,29 +49,37 @@ class RenderTask:
     Attributes:
         out: Output folder.
         render: Settings that touch pixels.
+        augment: How far draws wander.
         run: Engine and device.
     """
 
     out: Path
     render: RenderConfig
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     @property
     def fingerprint(self) -> str:
         """Digest of all settings that touch pixels."""
-        return self.render.fingerprint
+        return find_fingerprint(self.render, self.augment)
 
     def prepare(self) -> None:
         """Load the compiled kernels, before the clock runs."""
         cube = make_box((40.0, 40.0, 40.0), 10.0, hu=0)
         body = Box(low_mm=(-20.0, -20.0, -20.0), high_mm=(20.0, 20.0, 20.0))
-        tiny = dataclasses.replace(self.render, size=16, isocenter=None)
-        for view in self.render.view:
-            project(cube, body, view, tiny, engine=self.run.engine, device=self.run.device)
+        tiny = dataclasses.replace(self.render, size=16, isocenter=None, views_per_ct=1)
+        for draw in self.list_draws("", tiny):
+            shoot(project(cube, body, draw, engine=self.run.engine, device=self.run.device), draw)
 
     def __call__(self, item: Item) -> list[Row]:
         """Render one study into its rows; see ``render_study``."""
         return render_study(item.payload, self)
+
+    def list_draws(self, sample_id: str, render: RenderConfig | None = None) -> list[Draw]:
+        """List the pictures to take of a sample."""
+        config = render or self.render
+        presets = {view: find_setup(view, config).acquisition for view in config.view}
+        return list_draws(config, self.augment, presets, sample_id)
 
     def files(self, rows: Sequence[Row]) -> list[str]:
         """Name the pictures of some rows, in every format."""
@@ -138,29 +153,30 @@ def render_study(study: Study, task: RenderTask) -> list[Row]:
 
 
 def _render_views(study: Study, volume: CTVolume, task: RenderTask) -> list[Row]:
-    """Take all views before writing any, so that a study that fails leaves no picture."""
+    """Project all pictures before writing any, so that a study that fails leaves none."""
     body = find_body(volume)
     facts = _describe(study, task) | _describe_volume(volume)
+    if not task.render.keep_table:
+        volume = remove_surroundings(volume, body)
+        facts["table_removed_ml"] = body.beside_ml
+    draws = task.list_draws(study.sample_id)
+    run = task.run
     projections = [
-        project(volume, body, view, task.render, engine=task.run.engine, device=task.run.device)
-        for view in task.render.view
+        project(volume, body.box, draw, engine=run.engine, device=run.device) for draw in draws
     ]
-    for projection in projections:
-        _check_not_blank(projection, study)
-    return [_write_view(projection, facts, task) for projection in projections]
+    shots = [shoot(p, draw) for p, draw in zip(projections, draws, strict=True)]
+    for projection, shot in zip(projections, shots, strict=True):
+        _check_not_blank(projection, shot, study)
+    return [
+        _write_picture(draw, projection, shot, facts, task)
+        for draw, projection, shot in zip(draws, projections, shots, strict=True)
+    ]
 
 
-def _write_view(projection: Projection, facts: Row, task: RenderTask) -> Row:
-    """Write the files of one view, and tell it in a row."""
-    row = facts | _describe_projection(projection, task.render)
-    row["warnings"] = [*(facts["warnings"] or ()), *projection.warnings]
-    return row | _write_files(projection, row, task)
-
-
-def _check_not_blank(projection: Projection, study: Study) -> None:
+def _check_not_blank(projection: Projection, shot: Shot, study: Study) -> None:
     """Refuse a picture that shows nothing."""
     left, top, width, height = projection.frame.exposed_xywh
-    inner = projection.line_integral[top : top + height, left : left + width]
+    inner = shot.line_integral[top : top + height, left : left + width]
     span = float(inner.max() - inner.min())
     if not span > BLANK_RANGE:
         raise RadiographError(
@@ -172,31 +188,35 @@ def _check_not_blank(projection: Projection, study: Study) -> None:
         )
 
 
-def _write_files(projection: Projection, row: Row, task: RenderTask) -> Row:
-    """Write the picture in every format asked for; the first one is the row's ``cxr_path``."""
-    config = task.render
+def _write_picture(
+    draw: Draw, projection: Projection, shot: Shot, facts: Row, task: RenderTask
+) -> Row:
+    """Write a picture in every format asked for, and tell it in a row."""
+    row = facts | _describe_projection(draw, projection, shot)
+    row["warnings"] = [*(facts["warnings"] or ()), *projection.warnings]
     radiograph = to_radiograph(
-        projection.line_integral,
-        display=config.display,
+        shot.signal,
+        display=draw.config.display,
         exposed_xywh=projection.frame.exposed_xywh,
+        brightness=draw.config.brightness,
+        contrast=draw.config.contrast,
     )
-    settings = _describe_settings(row, config)
-    written: Row = {}
-    for image_format in config.format:
+    settings = _describe_settings(row, draw.config)
+    for image_format in task.render.format:
         path = _name_picture(row) + image_format.suffix
         raw = image_format.holds_line_integrals
         digest = write_radiograph(
             task.out / path,
-            projection.line_integral if raw else radiograph,
+            shot.line_integral if raw else radiograph,
             format=image_format,
             pitch_mm=projection.detector.pitch_mm,
             settings=settings,
         )
-        if "cxr_path" not in written:
-            written |= {"cxr_path": path, "cxr_sha256": digest}
-        if raw:
-            written.setdefault("line_integral_path", path)
-    return written
+        if row["cxr_path"] is None:
+            row |= {"cxr_path": path, "cxr_sha256": digest}
+        if raw and row["line_integral_path"] is None:
+            row["line_integral_path"] = path
+    return row
 
 
 def _name_picture(row: Row) -> str:
@@ -252,30 +272,34 @@ def _describe_volume(volume: CTVolume) -> Row:
     return row
 
 
-def _describe_projection(projection: Projection, config: RenderConfig) -> Row:
+def _describe_projection(draw: Draw, projection: Projection, shot: Shot) -> Row:
     """Fill the columns of the radiograph."""
     setup, detector = projection.setup, projection.detector
     return {
         "status": Status.OK.value,
         "cxr_kind": "rendered",
-        "view": setup.view.value,
+        "view": draw.view.value,
+        "draw": draw.number,
         "width": detector.columns,
         "height": detector.rows,
         "exposed_xywh": list(projection.frame.exposed_xywh),
         "pitch_mm": detector.pitch_mm,
-        "sid_mm": setup.sid_mm,
-        "sod_mm": setup.sod_mm,
+        "sid_mm": setup.acquisition.sid_mm,
+        "sod_mm": setup.acquisition.sod_mm,
         "isocenter_mm": list(projection.isocenter_mm),
-        "rotation_deg": list(config.rotation_deg),
-        "acquisition": setup.acquisition.value,
-        "display": config.display.value,
+        "rotation_deg": list(draw.config.rotation_deg),
+        "acquisition": setup.name.value,
+        "display": draw.config.display.value,
+        "kvp": setup.acquisition.kvp if draw.config.kev is None else None,
+        "dose_ugy": shot.dose_ugy,
+        "seed": draw.seed if shot.dose_ugy is not None or draw.number else None,
     }
 
 
 _IN_PICTURE = (
     "sample_id", "draw", "view", "acquisition", "sid_mm", "sod_mm", "pitch_mm", "isocenter_mm",
-    "rotation_deg", "exposed_xywh", "render_fingerprint", "render_version", "engine",
-    "drrgen_version",
+    "rotation_deg", "exposed_xywh", "kvp", "dose_ugy", "seed", "render_fingerprint",
+    "render_version", "engine", "drrgen_version",
 )  # fmt: skip
 
 
