@@ -19,7 +19,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from drrgen.choices import AcquisitionName, Display, Engine, Framing, ImageFormat, View
+from drrgen.choices import (
+    AcquisitionName,
+    Display,
+    Engine,
+    Framing,
+    ImageFormat,
+    Pair,
+    View,
+)
 from drrgen.errors import ConfigError
 
 RENDER_VERSION = 2  # rises whenever any pixel would change: see CHANGELOG, Pixels
@@ -81,6 +89,8 @@ class RenderConfig:
     inverse_square: bool = _key(False, "the beam weakens away from the central ray")
     brightness: float = _key(0.0, "shift of the grey scale, in its widths; more is whiter")
     contrast: float = _key(1.0, "steepness of the grey scale")
+    pairs: tuple[Pair, ...] = _key((), "bone, soft: also show them alone, from the same rays")
+    mask: bool = _key(False, "also project the label maps that --mask names")
     keep_table: bool = _key(False, "keep table, cushions and clothes in the picture")
     seed: int = _key(0, "seed of noise and of augmentation draws")
     views_per_ct: int = _key(1, "pictures a view: a plain one, the others drawn from [augment]")
