@@ -28,6 +28,8 @@ from drrgen.volume import CTVolume
 
 TILE_ROWS, TILE_COLUMNS = 64, 512  # a tile's buffers stay in the second-level cache
 BLOCK_SLICES = 16  # slices copied at once where their columns are not contiguous in memory
+CHUNK = 512
+GENERAL_TILE = (64, 64)
 ALIGNMENT_TOL = 1e-9  # how far from a face, as a sine, a detector still counts as parallel
 
 F32, F64 = npt.NDArray[np.float32], npt.NDArray[np.float64]
@@ -53,8 +55,12 @@ def render_numba(
     with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
         for pose, image in zip(poses, images, strict=True):
             rays = _make_rays(volume, detector, pose)
-            kernel = _make_upright_kernel(rays) or _make_general_kernel(rays)
+            kernel = _make_upright_kernel(rays)
             tiles = _cut(detector.rows, detector.columns)
+            if kernel is None:
+                kernel = _make_general_kernel(rays)
+                th, tw = GENERAL_TILE
+                tiles = [(v, min(v + th, detector.rows), u, min(u + tw, detector.columns)) for v in range(0, detector.rows, th) for u in range(0, detector.columns, tw)]
             list(pool.map(lambda tile, k=kernel, i=image: k(hu, table, i, tile), tiles))
     return images
 
@@ -371,44 +377,176 @@ def _integrate_general(
     u_first: int,
     u_last: int,
 ) -> None:
-    """Add up one tile of any view, ray by ray; axes are in the order of the array (z, y, x)."""
+    """Add up one tile of any view; axes are in the order of the array (z, y, x)."""
     strides = (shape[1] * shape[2], shape[2], 1)
+    size = (v_last - v_first) * (u_last - u_first)
+    lines = np.empty((7, size), dtype=np.float32)
+    pixels = np.empty((2, size), dtype=np.int32)
+    for axis in range(3):
+        r_axis, c_axis = (1 if axis == 0 else 0), (1 if axis == 2 else 2)
+        axes = (r_axis, axis, c_axis)
+        order = np.array([shape[r_axis], shape[axis], shape[c_axis]])
+        steps = np.array([strides[r_axis], strides[axis], strides[c_axis]])
+        middle = 0.5 * shape[axis]
+        n, origin = _trace(geometry, shape, axes, panel, (v_first, v_last, u_first, u_last), lines, pixels)
+        if n == 0:
+            continue
+        sums = _walk(hu, steps, order, table, lines, n, origin)
+        for m in range(table.shape[0]):
+            for k in range(n):
+                image[m, pixels[0, k], pixels[1, k]] = sums[m, k] * lines[6, k]
+
+
+@_compile
+def _trace(geometry: Any, shape: Any, axes: Any, panel: F64, tile: Any, lines: F32, pixels: Any) -> Any:
+    """List the rays of a tile that run along one axis and meet the grid."""
     source = geometry[0]
+    v_first, v_last, u_first, u_last = tile
+    r_axis, axis, c_axis = axes
+    middle = shape[axis] // 2
+    origin = np.zeros(3)
+    n = 0
     for v in range(v_first, v_last):
         for u in range(u_first, u_last):
-            ray = geometry[1] + (u + 0.5) * geometry[2] + (v + 0.5) * geometry[3] - source
-            axis = 2  # the tie goes to x, then y, as in the reference
-            for other in (1, 0):
-                if abs(ray[other]) > abs(ray[axis]):
-                    axis = other
-            r_axis, c_axis = (1 if axis == 0 else 0), (1 if axis == 2 else 2)
+            z = geometry[1, 0] + (u + 0.5) * geometry[2, 0] + (v + 0.5) * geometry[3, 0] - source[0]
+            y = geometry[1, 1] + (u + 0.5) * geometry[2, 1] + (v + 0.5) * geometry[3, 1] - source[1]
+            x = geometry[1, 2] + (u + 0.5) * geometry[2, 2] + (v + 0.5) * geometry[3, 2] - source[2]
+            ray = (z, y, x)
+            steepest = 2
+            if abs(y) > abs(x):
+                steepest = 1
+            if abs(z) > abs(ray[steepest]):
+                steepest = 0
+            if steepest != axis:
+                continue
             enter, leave = 0.0, 1.0
             for k in range(3):
                 near, far = _clip_axis(source[k], ray[k], shape[k])
                 enter, leave = max(enter, near), min(leave, far)
             if leave <= enter:
                 continue
+            slope_r, slope_c = ray[r_axis] / ray[axis], ray[c_axis] / ray[axis]
+            row = source[r_axis] + (middle - source[axis]) * slope_r
+            column = source[c_axis] + (middle - source[axis]) * slope_c
+            if n == 0:
+                origin[0], origin[1], origin[2] = np.floor(row), middle, np.floor(column)
             ends = source[axis] + enter * ray[axis], source[axis] + leave * ray[axis]
-            first = max(int(np.floor(min(ends) + 0.5)), 0)
-            last = min(int(np.floor(max(ends) + 0.5)), shape[axis] - 1)
-            half = 0.5 / abs(ray[axis])
-            length = _find_length(panel, u, v)
-            for s in range(first, last + 1):
-                t = (s - source[axis]) / ray[axis]
-                inside = min(t + half, leave) - max(t - half, enter)
-                if inside <= 0:
+            lines[0, n], lines[1, n] = row - origin[0], slope_r
+            lines[2, n], lines[3, n] = column - origin[2], slope_c
+            lines[4, n], lines[5, n] = min(ends) - middle, max(ends) - middle
+            lines[6, n] = _find_length(panel, u, v) / abs(ray[axis])
+            pixels[0, n], pixels[1, n] = v, u
+            n += 1
+    return n, origin
+
+
+@_compile
+def _find_box(lines: F32, n: int, s: float) -> Any:
+    """Find the rows and columns that rays touch in a slice."""
+    s = np.float32(s)
+    low_r, high_r = np.float32(np.inf), np.float32(-np.inf)
+    low_c, high_c = low_r, high_r
+    for k in range(n):
+        row, column = lines[0, k] + s * lines[1, k], lines[2, k] + s * lines[3, k]
+        low_r, high_r = min(low_r, row), max(high_r, row)
+        low_c, high_c = min(low_c, column), max(high_c, column)
+    return np.array([low_r, high_r, low_c, high_c]).astype(np.float64)
+
+
+@_compile
+def _hold(value: float, count: int) -> int:
+    return int(min(max(value, 0.0), count - 1.0))
+
+@_compile
+def _walk(hu: Any, strides: Any, shape: Any, table: F32, lines: F32, n: int, origin: Any) -> F32:
+    """Sum rays over the slices; axes are in the order (row, slice, column)."""
+    n_r, n_s, n_c = shape
+    materials = table.shape[0]
+    sums = np.zeros((materials, n), dtype=np.float32)
+    first = max(int(np.floor(lines[4, :n].min() + origin[1] + 0.5)), 0)
+    last = min(int(np.ceil(lines[5, :n].max() + origin[1] - 0.5)), n_s - 1)
+    if last < first: return sums
+    box_a = _find_box(lines, n, first - origin[1])
+    box_b = _find_box(lines, n, last - origin[1])
+    r_low = _hold(min(box_a[0], box_b[0]) + origin[0] - 0.01, n_r)
+    r_high = _hold(max(box_a[1], box_b[1]) + origin[0] + 1.01, n_r)
+    c_low = _hold(min(box_a[2], box_b[2]) + origin[2] - 0.01, n_c)
+    c_high = _hold(max(box_a[3], box_b[3]) + origin[2] + 1.01, n_c)
+    pitch = c_high - c_low + 2
+    patch = np.zeros((r_high - r_low + 2) * pitch, dtype=np.float32)
+    block = np.empty((BLOCK_SLICES if strides[2] != 1 else 0, r_high - r_low + 1, c_high - c_low + 1), dtype=np.uint16)
+    index = np.empty(CHUNK, dtype=np.int32)
+    down, right, share = np.empty(CHUNK, dtype=np.float32), np.empty(CHUNK, dtype=np.float32), np.empty(CHUNK, dtype=np.float32)
+    chunks = (n + CHUNK - 1) // CHUNK
+    active = np.empty((2, chunks), dtype=np.float32)
+    for c in range(chunks):
+        active[0, c] = lines[4, c * CHUNK : min((c + 1) * CHUNK, n)].min()
+        active[1, c] = lines[5, c * CHUNK : min((c + 1) * CHUNK, n)].max()
+    for s in range(first, last + 1):
+        part = (s - first) / max(last - first, 1)
+        box = box_a + part * (box_b - box_a)
+        r0, r1 = _hold(box[0] + origin[0] - 0.01, n_r), _hold(box[1] + origin[0] + 1.01, n_r)
+        c0, c1 = _hold(box[2] + origin[2] - 0.01, n_c), _hold(box[3] + origin[2] + 1.01, n_c)
+        depth = s - origin[1]
+        if strides[2] != 1 and (s - first) % BLOCK_SLICES == 0:
+            stop = min(s + BLOCK_SLICES, last + 1)
+            part = (stop - 1 - first) / max(last - first, 1)
+            end = box_a + part * (box_b - box_a)
+            q0, q1 = min(r0, _hold(end[0] + origin[0] - 0.01, n_r)), max(r1, _hold(end[1] + origin[0] + 1.01, n_r))
+            p0, p1 = min(c0, _hold(end[2] + origin[2] - 0.01, n_c)), max(c1, _hold(end[3] + origin[2] + 1.01, n_c))
+            for row in range(q0, q1 + 1):
+                for k in range(p0, p1 + 1, 32):
+                    for d in range(s, stop):
+                        for j in range(k, min(k + 32, p1 + 1)):
+                            block[d - s, row - r_low, j - c_low] = hu[row * strides[0] + d * strides[1] + j * strides[2]]
+        for m in range(materials):
+            for row in range(r0, r1 + 1):
+                at = (row - r0) * pitch
+                if strides[2] == 1:
+                    start = row * strides[0] + s * strides[1]
+                    _look_up(hu[start + c0 : start + c1 + 1], table[m], 0, c1 - c0, patch[at : at + pitch])
+                else:
+                    _look_up(block[(s - first) % BLOCK_SLICES, row - r_low, c0 - c_low : c1 - c_low + 1], table[m], 0, c1 - c0, patch[at : at + pitch])
+            for c in range(chunks):
+                if active[0, c] > depth + 0.5 or active[1, c] < depth - 0.5:
                     continue
-                row = max(min(source[r_axis] + t * ray[r_axis], shape[r_axis] - 1.0), 0.0)
-                column = max(min(source[c_axis] + t * ray[c_axis], shape[c_axis] - 1.0), 0.0)
-                r0 = min(int(row), max(shape[r_axis] - 2, 0))
-                c0 = min(int(column), max(shape[c_axis] - 2, 0))
-                base = s * strides[axis] + r0 * strides[r_axis] + c0 * strides[c_axis]
-                down = strides[r_axis] if shape[r_axis] > 1 else 0
-                right = strides[c_axis] if shape[c_axis] > 1 else 0
-                wr, wc = np.float32(row - r0), np.float32(column - c0)
-                share = np.float32(inside * length)
-                for m in range(table.shape[0]):
-                    a, b = table[m, hu[base]], table[m, hu[base + right]]
-                    c, d = table[m, hu[base + down]], table[m, hu[base + down + right]]
-                    upper, lower = a + (b - a) * wc, c + (d - c) * wc
-                    image[m, v, u] += share * (upper + (lower - upper) * wr)
+                a, b = c * CHUNK, min((c + 1) * CHUNK, n)
+                _place(lines, a, b, depth, (r0 - origin[0], r1 - origin[0]), (c0 - origin[2], c1 - origin[2]), pitch, index, down, right, share)
+                _sample(patch, pitch, index, down, right, share, sums[m, a:b])
+    return sums
+
+
+@_compile
+def _place(lines: F32, a: int, b: int, depth: float, rows: Any, columns: Any, pitch: int, index: Any, down: F32, right: F32, share: F32) -> None:
+    """Find the rays' positions in a patch."""
+    s, zero = np.float32(depth), np.float32(0)
+    low, high = np.float32(depth - 0.5), np.float32(depth + 0.5)
+    r0, c0 = np.float32(rows[0]), np.float32(columns[0])
+    r1, c1 = np.float32(rows[1] - rows[0]), np.float32(columns[1] - columns[0])
+    pitch = np.int32(pitch)
+    row, row_slope, column = lines[0, a:b], lines[1, a:b], lines[2, a:b]
+    column_slope, enter, leave = lines[3, a:b], lines[4, a:b], lines[5, a:b]
+    n = b - a
+    index, down, right, share = index[:n], down[:n], right[:n], share[:n]
+    for k in range(n):
+        r = min(max(row[k] + s * row_slope[k] - r0, zero), r1)
+        c = min(max(column[k] + s * column_slope[k] - c0, zero), c1)
+        i, j = np.int32(r), np.int32(c)
+        index[k] = i * pitch + j
+        down[k], right[k] = r - np.float32(i), c - np.float32(j)
+        share[k] = max(min(high, leave[k]) - max(low, enter[k]), zero)
+
+
+@_compile
+def _sample(patch: F32, pitch: int, index: Any, down: F32, right: F32, share: F32, sums: F32) -> None:
+    """Add a bilinear sample to every ray."""
+    one, pitch = np.uint32(1), np.uint32(pitch)
+    n = sums.size
+    index, down, right, share = index[:n], down[:n], right[:n], share[:n]
+    for k in range(n):
+        i = np.uint32(index[k])
+        j = i + pitch
+        a, c = patch[i], patch[j]
+        upper = a + (patch[i + one] - a) * right[k]
+        lower = c + (patch[j + one] - c) * right[k]
+        sums[k] += share[k] * (upper + (lower - upper) * down[k])
