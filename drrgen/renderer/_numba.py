@@ -26,10 +26,10 @@ from drrgen.geometry.pose import Pose
 from drrgen.physics.materials import Basis
 from drrgen.volume import CTVolume
 
-TILE_ROWS, TILE_COLUMNS = 64, 512  # a tile's buffers stay in the second-level cache
-BLOCK_SLICES = 16  # slices copied at once where their columns are not contiguous in memory
+TILE_ROWS, TILE_COLUMNS = 64, 512
+BLOCK_SLICES = 16
 CHUNK = 512
-GENERAL_TILE = (64, 64)
+GENERAL_TILE = (64, 128)
 ALIGNMENT_TOL = 1e-9  # how far from a face, as a sine, a detector still counts as parallel
 
 F32, F64 = npt.NDArray[np.float32], npt.NDArray[np.float64]
@@ -302,10 +302,12 @@ def _copy_block(
 ) -> None:
     """Copy some slices so that their columns lie side by side in memory."""
     for row in range(v_span[0], v_span[1] + 1):
-        for u in range(block.shape[2]):
-            start = row * strides[0] + u * strides[2]
+        for u_first in range(0, block.shape[2], 32):
             for s in range(first, last):
-                block[s - first, row - v_span[0], u] = hu[start + s * strides[1]]
+                out = block[s - first, row - v_span[0], u_first : u_first + 32]
+                start = row * strides[0] + u_first * strides[2] + s * strides[1]
+                for u in range(out.size):
+                    out[u] = hu[start + u * strides[2]]
 
 
 @_compile
