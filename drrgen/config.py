@@ -278,6 +278,8 @@ def _convert(value: object, hint: Any, key: str) -> Any:
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, (list, tuple)):
             raise ConfigError(f"{key}: got {value!r}, wanted a list")
+        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+            raise ConfigError(f"{key}: got {list(value)}, wanted {len(arguments)} of them")
         return tuple(_convert(item, arguments[0], key) for item in value)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         try:
@@ -299,4 +301,5 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, (int, float)):
         return repr(value)
-    return json.dumps(str(value), ensure_ascii=False)
+    # JSON allows a bare DEL inside a string, TOML does not.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -16,9 +16,14 @@ def test_a_file_gets_its_name_with_all_its_bytes_and_its_folders(tmp_path: Path)
 def test_a_failure_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
     path = tmp_path / "a"
     write_bytes(path, b"old")
-    with pytest.raises(RuntimeError, match="power"), atomic_path(path) as partial:
-        partial.write_bytes(b"ne")
-        raise RuntimeError("power cut")
+
+    def write_half() -> None:
+        with atomic_path(path) as partial:
+            partial.write_bytes(b"ne")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power"):
+        write_half()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
