@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drrgen.choices import AcquisitionName, Display, Engine, Framing, ImageFormat, View
+from drrgen.choices import AcquisitionName, Display, Engine, Framing, ImageFormat, Pair, View
 from drrgen.config import (
+    AugmentConfig,
     Config,
     RenderConfig,
     RunConfig,
+    find_fingerprint,
     make_config,
     read_config,
     to_toml,
@@ -43,7 +45,13 @@ render_keys = st.fixed_dictionaries(
         "sod_mm": LENGTH,
         "rotation_deg": TURN,
         "isocenter": st.none() | TURN,
-        "kev": st.floats(10, 150),
+        "kev": st.none() | st.floats(10, 150),
+        "dose_ugy": LENGTH,
+        "noise": st.booleans(),
+        "brightness": st.floats(-1, 1),
+        "seed": st.integers(0, 2**63 - 1),
+        "views_per_ct": st.integers(1, 1000),
+        "pairs": st.lists(st.sampled_from(Pair), unique=True).map(tuple),
         "format": FORMATS.map(tuple),
     }
 )
@@ -65,15 +73,17 @@ def test_any_settings_come_back_from_toml(
     path.write_text(to_toml(config), encoding="utf-8")
     read = read_config(path)
     assert read == config
-    assert read.render.fingerprint == config.render.fingerprint
+    assert find_fingerprint(read.render, read.augment) == find_fingerprint(
+        config.render, config.augment
+    )
 
 
 def test_the_toml_names_every_key_with_a_comment() -> None:
-    lines = to_toml(Config()).splitlines()
-    keys = [*dataclasses.fields(RenderConfig), *dataclasses.fields(RunConfig)]
-    for key in keys:
-        (line,) = [x for x in lines if x.removeprefix("# ").startswith(f"{key.name} =")]
-        assert line.endswith(f"  # {key.metadata['text']}")
+    for section in dataclasses.fields(Config):
+        lines = to_toml(Config(), sections=(section.name,)).splitlines()
+        for key in dataclasses.fields(getattr(Config(), section.name)):
+            (line,) = [x for x in lines if x.removeprefix("# ").startswith(f"{key.name} =")]
+            assert line.endswith(f"  # {key.metadata['text']}")
 
 
 def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
@@ -147,7 +157,16 @@ def test_the_fingerprint_differs_exactly_where_settings_do(
     keys: dict[str, Any], other: dict[str, Any]
 ) -> None:
     first, same = RenderConfig(**keys), RenderConfig(**keys)
-    assert first.fingerprint == same.fingerprint
+    plain = AugmentConfig()
+    assert find_fingerprint(first, plain) == find_fingerprint(same, plain)
     for name, value in other.items():
         changed = RenderConfig(**{**keys, name: value})
-        assert (first.fingerprint == changed.fingerprint) == (first == changed)
+        alike = find_fingerprint(first, plain) == find_fingerprint(changed, plain)
+        assert alike == (first == changed)
+
+
+def test_the_draws_settings_count_where_there_are_draws() -> None:
+    plain, wide = AugmentConfig(), AugmentConfig(shift_mm=50.0)
+    one, many = RenderConfig(), RenderConfig(views_per_ct=3)
+    assert find_fingerprint(one, plain) == find_fingerprint(one, wide)
+    assert find_fingerprint(many, plain) != find_fingerprint(many, wide)

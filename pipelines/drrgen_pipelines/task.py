@@ -33,7 +33,7 @@ from drrgen.renderer.render import choose_engine
 from drrgen.structures import Structure, lies_inside
 from drrgen.volume import CTVolume
 from drrgen_pipelines.discover import Study
-from drrgen_pipelines.draws import Draw, list_draws
+from drrgen_pipelines.draws import Draw, find_mark, list_draws
 from drrgen_pipelines.picture import Picture, project_structures, show_pair, take_picture
 from drrgen_pipelines.projection import find_setup, project, shoot
 
@@ -72,18 +72,18 @@ class RenderTask:
         cube = make_box((40.0, 40.0, 40.0), 10.0, hu=0)
         body = Box(low_mm=(-20.0, -20.0, -20.0), high_mm=(20.0, 20.0, 20.0))
         tiny = dataclasses.replace(self.render, size=16, isocenter=None, views_per_ct=1)
-        for draw in self.list_draws("", tiny):
+        for draw in self.list_draws(cube, tiny):
             shoot(project(cube, body, draw, engine=self.run.engine, device=self.run.device), draw)
 
     def __call__(self, item: Item) -> list[Row]:
         """Render one study into its rows; see ``render_study``."""
         return render_study(item.payload, self)
 
-    def list_draws(self, sample_id: str, render: RenderConfig | None = None) -> list[Draw]:
-        """List the pictures to take of a sample."""
+    def list_draws(self, volume: CTVolume, render: RenderConfig | None = None) -> list[Draw]:
+        """List the pictures to take of a CT."""
         config = render or self.render
         presets = {view: find_setup(view, config).acquisition for view in config.view}
-        return list_draws(config, self.augment, presets, sample_id)
+        return list_draws(config, self.augment, presets, find_mark(volume))
 
     def files(self, rows: Sequence[Row]) -> list[str]:
         """Name the pictures of some rows, in every format."""
@@ -168,7 +168,7 @@ def _render_views(study: Study, volume: CTVolume, task: RenderTask) -> list[Row]
     if not task.render.keep_table:
         cleared = remove_surroundings(volume, body)
         facts["table_removed_ml"] = body.beside_ml
-    draws = task.list_draws(study.sample_id)
+    draws = task.list_draws(volume)
     pictures = [take_picture(volume, cleared, body, draw, task.run) for draw in draws]
     for picture in pictures:
         _check_not_blank(picture, study)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from drrgen_pipelines.draws import Draw
 from drrgen_pipelines.projection import project
 
 from drrgen.anatomy.body import find_body
@@ -19,6 +20,7 @@ from drrgen.choices import View
 from drrgen.config import RenderConfig
 from drrgen.geometry.pose import make_pose
 from drrgen.io.volumes import read_volume
+from drrgen.physics.materials import make_material_basis
 from drrgen.renderer.render import render
 from drrgen.volume import AIR_HU, CTVolume
 
@@ -58,10 +60,12 @@ def places() -> dict[View, dict[str, Place]]:
     config = RenderConfig(size=SIZE)
     found: dict[View, dict[str, Place]] = {}
     for view in (View.PA, View.LL):
-        taken = project(ct, body, view, config)
-        pose = make_pose(view, isocenter_mm=taken.isocenter_mm, sod_mm=taken.setup.sod_mm)
-        again = render(ct, taken.detector, [pose])[0, 0]
-        assert torch.allclose(again, taken.line_integral, rtol=SAME_RAY_TOL)
+        taken = project(ct, body.box, Draw(view=view, number=0, seed=0, config=config))
+        pose = make_pose(
+            view, isocenter_mm=taken.isocenter_mm, sod_mm=taken.setup.acquisition.sod_mm
+        )
+        again = render(ct, taken.detector, [pose], basis=make_material_basis())[0]
+        assert torch.allclose(again, taken.areas, rtol=SAME_RAY_TOL)
         at = {
             name: find_middle(
                 render(keep(mask, numbers), taken.detector, [pose])[0, 0], taken.detector.pitch_mm
