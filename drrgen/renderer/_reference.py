@@ -12,7 +12,7 @@ Source:
     Joseph, IEEE Trans Med Imaging 1(3):192-196, 1982.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +40,10 @@ def render_reference(
     hu = torch.tensor(volume.hu, device=device)  # a copy: the array may be read-only
     table = torch.from_numpy(basis.tabulate()).to(device, torch.float64)
     matter = _Matter(values=hu[None], table=table)
-    return _render(matter, volume.patient_from_voxel, detector, poses).to(torch.float32)
+    wants_gradient = any(pose.patient_from_camera.requires_grad for pose in poses)
+    with torch.set_grad_enabled(wants_gradient and torch.is_grad_enabled()):
+        images = _render(matter, volume.patient_from_voxel, detector, poses)
+    return images.to(torch.float32)
 
 
 def render_reference_amounts(
@@ -98,9 +101,7 @@ def _render(
     return torch.stack(images)
 
 
-def _make_rays(
-    voxel_from_patient: Float64[Tensor, "4 4"], detector: Detector, pose: Pose
-) -> _Rays:
+def _make_rays(voxel_from_patient: Float64[Tensor, "4 4"], detector: Detector, pose: Pose) -> _Rays:
     """Carry source and pixels from the patient to the voxel grid."""
     centers = find_pixel_centers(detector, pose).to(voxel_from_patient.device).reshape(-1, 3)
     start = pose.source_mm.to(voxel_from_patient.device)
@@ -140,10 +141,15 @@ def _integrate_along(axis: int, matter: _Matter, rays: _Rays) -> Float64[Tensor,
 
     sums = direction.new_zeros(matter.n_materials, len(direction))
     for index, plane in enumerate(matter.values.unbind(3 - axis)):  # the array is (z, y, x)
-        sums = sums + checkpoint(
-            integrate_slice, index, plane, use_reentrant=False, preserve_rng_state=False
-        )
+        sums = sums + _forget(integrate_slice, index, plane)
     return sums * rays.length_mm
+
+
+def _forget(function: Callable[[int, Tensor], Tensor], index: int, plane: Tensor) -> Tensor:
+    """Call a function that is called again on the way back, instead of being remembered."""
+    if not torch.is_grad_enabled():
+        return function(index, plane)  # checkpoint imports half of torch at its first call
+    return checkpoint(function, index, plane, use_reentrant=False, preserve_rng_state=False)
 
 
 def _clip_to_grid(

@@ -1,0 +1,304 @@
+"""Joseph's method for CUDA, fused into one kernel over poses and tiles of the picture.
+
+The card holds the volume as int16 and the table from HU to amounts; every sample looks up its four
+neighbours and turns them into all materials at once, so no copy in floating point is ever made. The
+geometry of a ray (where it enters, which axis it runs along) is settled in float64, exactly as in
+the reference; positions along it in float32, which is 1e-4 of a voxel.
+
+A volume that does not fit is streamed in slabs along z. A sample belongs to the slab that holds the
+lower of its z neighbours, and a slab carries one slice more than it owns, so that the other
+neighbour is there too: the sum over slabs is the same as over the whole.
+
+Importing this module needs Triton, so only ``render`` imports it, once the engine is chosen.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Float64, Int16
+from torch import Tensor
+
+from drrgen.errors import EngineError
+from drrgen.geometry.detector import Detector
+from drrgen.geometry.pose import Pose
+from drrgen.physics.materials import Basis
+from drrgen.volume import CTVolume
+
+# A program's tile of the picture and its warps. Guessed, not tuned: no card was at hand.
+TILE_ROWS, TILE_COLUMNS, WARPS = 8, 32, 4
+SPARE_BYTES = 2**28  # left free for the CUDA context, compiled code and others on the card
+MAX_SLAB_VOXELS = 2**31 - 1  # the kernel counts voxels in int32
+
+
+def render_triton(
+    volume: CTVolume,
+    detector: Detector,
+    poses: Sequence[Pose],
+    basis: Basis,
+    device: torch.device,
+    memory_bytes: int | None = None,
+) -> Float[Tensor, "b m v u"]:
+    """Integrate every material along every ray.
+
+    Args:
+        volume: The CT.
+        detector: The panel.
+        poses: Where source and panel stand.
+        basis: What a HU value stands for.
+        device: A CUDA device; the CPU in Triton's interpreter.
+        memory_bytes: What may be used of the card [bytes]; None for all that is free.
+
+    Raises:
+        EngineError: Not even two slices fit beside the pictures.
+    """
+    images = (len(poses), len(basis.names), detector.rows, detector.columns)
+    free = _find_free(device) if memory_bytes is None else memory_bytes
+    slabs = _cut_slabs(volume.hu.shape, images, free)
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        table = _upload(_pad_table(basis), device)
+        geometry = _make_geometry(volume, detector, poses).to(device)
+        sums = torch.zeros(images, dtype=torch.float32, device=device)
+        for first, last in slabs:
+            # The slice after the last is a neighbour of the samples before it.
+            slab = _upload(volume.hu[first : last + 1], device)
+            _launch(slab, (first, last), volume.hu.shape, table, geometry, detector, sums)
+            del slab  # before the next one comes
+    return sums
+
+
+def _find_free(device: torch.device) -> int:
+    """Find how much memory a render may take: what the card has free, and what torch keeps."""
+    if device.type != "cuda":
+        return 2**62  # the interpreter
+    free, _ = torch.cuda.mem_get_info(device)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + kept - SPARE_BYTES
+
+
+def _cut_slabs(
+    shape: tuple[int, ...], images: tuple[int, ...], memory_bytes: int
+) -> list[tuple[int, int]]:
+    """Cut a volume into slabs that fit: the first slice of each, and the one after its last."""
+    n_z, plane = shape[0], shape[1] * shape[2]
+    room = memory_bytes - 4 * int(np.prod(images))
+    slices = min(room // (2 * plane), MAX_SLAB_VOXELS // plane)
+    if slices >= n_z:
+        return [(0, n_z)]
+    if slices < 2:
+        raise EngineError(
+            f"the pictures take {4 * int(np.prod(images)) / 2**20:.0f} MiB and two slices "
+            f"{4 * plane / 2**20:.0f} MiB, and the card has {memory_bytes / 2**20:.0f} MiB free; "
+            "render fewer poses or pixels at once, free the card, or use --device cpu"
+        )
+    return [(z, min(z + slices - 1, n_z)) for z in range(0, n_z, slices - 1)]
+
+
+def _upload(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    """Copy an array to the card.
+
+    It goes through page-locked memory: the card reads that fastest, and torch does not wrap a
+    read-only array.
+    """
+    kind = torch.from_numpy(np.empty(0, dtype=array.dtype)).dtype
+    host = torch.empty(array.shape, dtype=kind, pin_memory=device.type == "cuda")
+    np.copyto(host.numpy(), array)
+    return host.to(device, non_blocking=True)
+
+
+def _pad_table(basis: Basis) -> Float[np.ndarray, "hu m"]:
+    """Lay the materials of a HU side by side, as many as a power of two."""
+    table = basis.tabulate().T
+    return np.pad(table, ((0, 0), (0, triton.next_power_of_2(table.shape[1]) - table.shape[1])))
+
+
+def _make_geometry(
+    volume: CTVolume, detector: Detector, poses: Sequence[Pose]
+) -> Float64[Tensor, "b 12"]:
+    """Carry source and pixels from the patient to the voxel grid, in the order (x, y, z).
+
+    A row holds the source, the way from there to the corner of pixel (0, 0), and the steps from
+    pixel to pixel along u and along v.
+    """
+    voxel_from_patient = torch.from_numpy(volume.voxel_from_patient)
+    rows = []
+    for pose in poses:
+        voxel_from_camera = voxel_from_patient @ pose.patient_from_camera.detach().cpu()
+        voxel_from_pixel = voxel_from_camera @ detector.camera_from_pixel
+        source, corner = voxel_from_camera[:3, 3], voxel_from_pixel[:3, 3]
+        rows.append(
+            torch.cat([source, corner - source, voxel_from_pixel[:3, 0], voxel_from_pixel[:3, 1]])
+        )
+    return torch.stack(rows)
+
+
+def _launch(
+    slab: Int16[Tensor, "s y x"],
+    owned: tuple[int, int],
+    shape: tuple[int, ...],
+    table: Float[Tensor, "hu m"],
+    geometry: Float64[Tensor, "b 12"],
+    detector: Detector,
+    sums: Float[Tensor, "b m v u"],
+) -> None:
+    """Add what one slab holds to the pictures."""
+    n_poses, n_materials, rows, columns = sums.shape
+    tiles = triton.cdiv(rows, TILE_ROWS) * triton.cdiv(columns, TILE_COLUMNS)
+    center_u, center_v = detector.center_uv
+    _integrate[(n_poses * tiles,)](
+        slab,
+        table,
+        geometry,
+        sums,
+        *shape,
+        *owned,
+        rows,
+        columns,
+        n_materials,
+        center_u,
+        center_v,
+        detector.sid_mm / detector.pitch_mm,
+        detector.pitch_mm,
+        MATERIALS=table.shape[1],
+        TILE_V=TILE_ROWS,
+        TILE_U=TILE_COLUMNS,
+        num_warps=WARPS,
+    )
+
+
+@triton.jit
+def _clip_axis(source, ray, low, high):  # type: ignore[no-untyped-def]
+    """Find where rays enter and leave a pair of faces: 0 at the source, 1 at the pixel."""
+    still = ray == 0
+    safe = tl.where(still, 1.0, ray)
+    a, b = (low - source) / safe, (high - source) / safe
+    between = (source > low) & (source < high)
+    near = tl.where(still, tl.where(between, float("-inf"), float("inf")), tl.minimum(a, b))
+    far = tl.where(still, tl.where(between, float("inf"), float("-inf")), tl.maximum(a, b))
+    return near, far
+
+
+@triton.jit
+def _integrate(  # type: ignore[no-untyped-def]
+    slab,
+    table,
+    geometry,
+    sums,
+    n_z,
+    n_y,
+    n_x,
+    z_first,
+    z_last,
+    rows,
+    columns,
+    n_materials,
+    center_u,
+    center_v,
+    sid_pixels,
+    pitch_mm,
+    MATERIALS: tl.constexpr,  # noqa: N803  Triton's custom for what is compiled in
+    TILE_V: tl.constexpr,  # noqa: N803
+    TILE_U: tl.constexpr,  # noqa: N803
+):
+    """Add up one tile of one picture: the samples that lie in slices z_first to z_last."""
+    tiles_u = tl.cdiv(columns, TILE_U)
+    tiles = tl.cdiv(rows, TILE_V) * tiles_u
+    pose, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    lane = tl.arange(0, TILE_V * TILE_U)
+    v = (tile // tiles_u) * TILE_V + lane // TILE_U
+    u = (tile % tiles_u) * TILE_U + lane % TILE_U
+    on_panel = (v < rows) & (u < columns)
+
+    # Source and rays, voxel coordinates.
+    place = geometry + pose * 12
+    source_x, source_y, source_z = tl.load(place), tl.load(place + 1), tl.load(place + 2)
+    pixel_u, pixel_v = u.to(tl.float64) + 0.5, v.to(tl.float64) + 0.5
+    ray_x = tl.load(place + 3) + pixel_u * tl.load(place + 6) + pixel_v * tl.load(place + 9)
+    ray_y = tl.load(place + 4) + pixel_u * tl.load(place + 7) + pixel_v * tl.load(place + 10)
+    ray_z = tl.load(place + 5) + pixel_u * tl.load(place + 8) + pixel_v * tl.load(place + 11)
+
+    # The part of each ray inside the grid, and the part of that which can meet this slab. The
+    # slab's faces stand a slice further out, for samples between two slices.
+    near_x, far_x = _clip_axis(source_x, ray_x, -0.5, n_x - 0.5)
+    near_y, far_y = _clip_axis(source_y, ray_y, -0.5, n_y - 0.5)
+    near_z, far_z = _clip_axis(source_z, ray_z, -0.5, n_z - 0.5)
+    enter = tl.maximum(tl.maximum(near_x, near_y), tl.maximum(near_z, 0.0))
+    leave = tl.minimum(tl.minimum(far_x, far_y), tl.minimum(far_z, 1.0))
+    near_slab, far_slab = _clip_axis(source_z, ray_z, z_first - 1.0, z_last + 1.0)
+    begin, end = tl.maximum(enter, near_slab), tl.minimum(leave, far_slab)
+    live = on_panel & (enter < leave) & (begin < end)
+
+    # The axis that each ray runs along is its own, so the three axes are dealt out per ray; a tie
+    # goes to x, then y, as in the reference.
+    size_x, size_y, size_z = tl.abs(ray_x), tl.abs(ray_y), tl.abs(ray_z)
+    along_x = (size_x >= size_y) & (size_x >= size_z)
+    along_z = (size_x < size_z) & (size_y < size_z)
+    plane = n_y * n_x
+    step = tl.where(along_x, ray_x, tl.where(along_z, ray_z, ray_y))
+    start = tl.where(along_x, source_x, tl.where(along_z, source_z, source_y))
+    n_slices = tl.where(along_x, n_x, tl.where(along_z, n_z, n_y))
+    n_rows, n_columns = tl.where(along_z, n_y, n_z), tl.where(along_x, n_y, n_x)
+    slice_stride = tl.where(along_x, 1, tl.where(along_z, plane, n_x))
+    row_stride, column_stride = tl.where(along_z, n_x, plane), tl.where(along_x, n_x, 1)
+    slice_origin, row_origin = tl.where(along_z, z_first, 0), tl.where(along_z, 0, z_first)
+    # A single row is its own neighbour.
+    down, right = tl.where(n_rows > 1, row_stride, 0), tl.where(n_columns > 1, column_stride, 0)
+    row_limit, column_limit = tl.maximum(n_rows - 2, 0), tl.maximum(n_columns - 2, 0)
+
+    # From here on a ray is a line over its slices: where it runs at slice 0, and its slope.
+    row_slope = tl.where(along_z, ray_y, ray_z) / step
+    column_slope = tl.where(along_x, ray_y, ray_x) / step
+    row_zero = (tl.where(along_z, source_y, source_z) - start * row_slope).to(tl.float32)
+    column_zero = (tl.where(along_x, source_y, source_x) - start * column_slope).to(tl.float32)
+    row_slope, column_slope = row_slope.to(tl.float32), column_slope.to(tl.float32)
+    enter, leave = tl.where(live, enter, 0.0), tl.where(live, leave, 0.0)  # no infinite numbers
+    begin, end = tl.where(live, begin, 0.0), tl.where(live, end, 0.0)
+    low = tl.minimum(start + enter * step, start + leave * step).to(tl.float32)
+    high = tl.maximum(start + enter * step, start + leave * step).to(tl.float32)
+    first = tl.floor(tl.minimum(start + begin * step, start + end * step) + 0.5).to(tl.int32)
+    last = tl.floor(tl.maximum(start + begin * step, start + end * step) + 0.5).to(tl.int32)
+    first, last = tl.maximum(first, 0), tl.minimum(last, n_slices - 1)
+    tile_first = tl.min(tl.where(live, first, 2147483647), axis=0)
+    tile_last = tl.max(tl.where(live, last, -1), axis=0)
+
+    material = tl.arange(0, MATERIALS)
+    total = tl.zeros((TILE_V * TILE_U, MATERIALS), dtype=tl.float32)
+    for index in range(tile_first, tile_last + 1):
+        share = tl.minimum(index + 0.5, high) - tl.maximum(index - 0.5, low)
+        row = row_zero + index * row_slope
+        column = column_zero + index * column_slope
+        row = tl.maximum(tl.minimum(row, (n_rows - 1).to(tl.float32)), 0.0)
+        column = tl.maximum(tl.minimum(column, (n_columns - 1).to(tl.float32)), 0.0)
+        r0 = tl.minimum(row.to(tl.int32), row_limit)
+        c0 = tl.minimum(column.to(tl.int32), column_limit)
+        z = tl.where(along_z, index, r0)
+        here = live & (share > 0) & (z >= z_first) & (z < z_last)
+        voxel = (index - slice_origin) * slice_stride + (r0 - row_origin) * row_stride
+        voxel += c0 * column_stride
+        a = _look_up(slab, table, voxel, here, material, MATERIALS)
+        b = _look_up(slab, table, voxel + right, here, material, MATERIALS)
+        c = _look_up(slab, table, voxel + down, here, material, MATERIALS)
+        d = _look_up(slab, table, voxel + down + right, here, material, MATERIALS)
+        row_weight, column_weight = (row - r0)[:, None], (column - c0)[:, None]
+        upper, lower = a + (b - a) * column_weight, c + (d - c) * column_weight
+        total += tl.where(here, share, 0.0)[:, None] * (upper + (lower - upper) * row_weight)
+
+    # One slice is as long as the ray, from source to pixel, over the slices between them.
+    x, y = pixel_u - center_u, pixel_v - center_v
+    length = tl.sqrt(x * x + y * y + sid_pixels * sid_pixels) * pitch_mm / tl.abs(step)
+    pixel = (pose * n_materials + material[None, :]).to(tl.int64) * rows + v[:, None]
+    pixel = pixel * columns + u[:, None]
+    wanted = on_panel[:, None] & (material[None, :] < n_materials)
+    before = tl.load(sums + pixel, mask=wanted, other=0.0)
+    tl.store(sums + pixel, before + total * length.to(tl.float32)[:, None], mask=wanted)
+
+
+@triton.jit
+def _look_up(slab, table, voxel, here, material, MATERIALS: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    """Read voxels, and turn their HU into the amount of every material."""
+    hu = tl.load(slab + voxel, mask=here, other=0).to(tl.int32) + 32768
+    return tl.load(table + hu[:, None] * MATERIALS + material[None, :])
