@@ -66,7 +66,7 @@ def render_triton(
         for first, last in slabs:
             # The slice after the last is a neighbour of the samples before it.
             slab = _upload(volume.hu[first : last + 1], device)
-            _launch(slab, (first, last), volume.hu.shape, table, geometry, detector, sums)
+            _launch(slab, (first, last), volume.hu.shape, table, geometry, sums)
             del slab  # before the next one comes
     return sums
 
@@ -118,21 +118,23 @@ def _pad_table(basis: Basis) -> Float[np.ndarray, "hu m"]:
 
 def _make_geometry(
     volume: CTVolume, detector: Detector, poses: Sequence[Pose]
-) -> Float64[Tensor, "b 12"]:
+) -> Float64[Tensor, "b 16"]:
     """Carry source and pixels from the patient to the voxel grid, in the order (x, y, z).
 
-    A row holds the source, the way from there to the corner of pixel (0, 0), and the steps from
-    pixel to pixel along u and along v.
+    A row holds the source, the way from there to the corner of pixel (0, 0), the steps from pixel
+    to pixel along u and along v, and last what the length of a ray follows from.
     """
     voxel_from_patient = torch.from_numpy(volume.voxel_from_patient)
+    panel = torch.tensor(
+        [*detector.center_uv, detector.pitch_mm, detector.sid_mm], dtype=torch.float64
+    )
     rows = []
     for pose in poses:
         voxel_from_camera = voxel_from_patient @ pose.patient_from_camera.detach().cpu()
         voxel_from_pixel = voxel_from_camera @ detector.camera_from_pixel
         source, corner = voxel_from_camera[:3, 3], voxel_from_pixel[:3, 3]
-        rows.append(
-            torch.cat([source, corner - source, voxel_from_pixel[:3, 0], voxel_from_pixel[:3, 1]])
-        )
+        per_u, per_v = voxel_from_pixel[:3, 0], voxel_from_pixel[:3, 1]
+        rows.append(torch.cat([source, corner - source, per_u, per_v, panel]))
     return torch.stack(rows)
 
 
@@ -141,14 +143,12 @@ def _launch(
     owned: tuple[int, int],
     shape: tuple[int, ...],
     table: Float[Tensor, "hu m"],
-    geometry: Float64[Tensor, "b 12"],
-    detector: Detector,
+    geometry: Float64[Tensor, "b 16"],
     sums: Float[Tensor, "b m v u"],
 ) -> None:
     """Add what one slab holds to the pictures."""
     n_poses, n_materials, rows, columns = sums.shape
     tiles = triton.cdiv(rows, TILE_ROWS) * triton.cdiv(columns, TILE_COLUMNS)
-    center_u, center_v = detector.center_uv
     _integrate[(n_poses * tiles,)](
         slab,
         table,
@@ -159,15 +159,124 @@ def _launch(
         rows,
         columns,
         n_materials,
-        center_u,
-        center_v,
-        detector.sid_mm / detector.pitch_mm,
-        detector.pitch_mm,
         MATERIALS=table.shape[1],
         TILE_V=TILE_ROWS,
         TILE_U=TILE_COLUMNS,
         num_warps=WARPS,
+        enable_fp_fusion=True,
     )
+
+
+@triton.jit
+def _integrate(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917  a card takes no records
+    slab,
+    table,
+    geometry,
+    sums,
+    n_z,
+    n_y,
+    n_x,
+    z_first,
+    z_last,
+    rows,
+    columns,
+    n_materials,
+    MATERIALS: tl.constexpr,  # noqa: N803  Triton's custom for what is compiled in
+    TILE_V: tl.constexpr,  # noqa: N803
+    TILE_U: tl.constexpr,  # noqa: N803
+):
+    """Add up one tile of one picture: the samples that lie in slices z_first to z_last."""
+    tiles_u = tl.cdiv(columns, TILE_U)
+    tiles = tl.cdiv(rows, TILE_V) * tiles_u
+    pose, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    # Rays run down the first axis, materials along the second: one layout for all, so that no
+    # sample needs the threads to wait for each other.
+    lane = tl.arange(0, TILE_V * TILE_U)[:, None]
+    v = (tile // tiles_u) * TILE_V + lane // TILE_U
+    u = (tile % tiles_u) * TILE_U + lane % TILE_U
+    on_panel = (v < rows) & (u < columns)
+
+    place = geometry + pose * 16
+    source_x, ray_x = _cast_axis(place, 0, u, v)
+    source_y, ray_y = _cast_axis(place, 1, u, v)
+    source_z, ray_z = _cast_axis(place, 2, u, v)
+    near_x, far_x = _clip_axis(source_x, ray_x, -0.5, n_x - 0.5)
+    near_y, far_y = _clip_axis(source_y, ray_y, -0.5, n_y - 0.5)
+    near_z, far_z = _clip_axis(source_z, ray_z, -0.5, n_z - 0.5)
+    enter = tl.maximum(tl.maximum(near_x, near_y), tl.maximum(near_z, 0.0))
+    leave = tl.minimum(tl.minimum(far_x, far_y), tl.minimum(far_z, 1.0))
+    # What of it can meet the slab, which reaches a slice further for samples between two slices.
+    near_slab, far_slab = _clip_axis(source_z, ray_z, z_first - 1.0, z_last + 1.0)
+    begin, end = tl.maximum(enter, near_slab), tl.minimum(leave, far_slab)
+    live = on_panel & (enter < leave) & (begin < end)
+
+    # Each ray steps along an axis of its own, so the axes are dealt out ray by ray.
+    along_x, along_z = _find_steepest(ray_x, ray_y, ray_z)
+    start = _deal(along_x, along_z, source_x, source_y, source_z)
+    step = _deal(along_x, along_z, ray_x, ray_y, ray_z)
+    n_slices = _deal(along_x, along_z, n_x, n_y, n_z)
+    n_rows, n_columns = tl.where(along_z, n_y, n_z), tl.where(along_x, n_y, n_x)
+    slice_stride = _deal(along_x, along_z, 1, n_x, n_y * n_x)
+    row_stride = tl.where(along_z, n_x, n_y * n_x)
+    column_stride = tl.where(along_x, n_x, 1)
+    down, right = tl.where(n_rows > 1, row_stride, 0), tl.where(n_columns > 1, column_stride, 0)
+    slab_start = z_first * tl.where(along_z, slice_stride, row_stride)
+
+    # From here on a ray is a line over its slices: what it meets, and where it runs.
+    low, high = _find_reach(start, step, enter, leave, live)
+    first, last = _find_reach(start, step, begin, end, live)
+    first = tl.maximum(tl.floor(first + 0.5).to(tl.int32), 0)
+    last = tl.minimum(tl.floor(last + 0.5).to(tl.int32), n_slices - 1)
+    low, high = low.to(tl.float32), high.to(tl.float32)
+    row_zero, row_slope = _find_line(
+        start, step, tl.where(along_z, source_y, source_z), tl.where(along_z, ray_y, ray_z)
+    )
+    column_zero, column_slope = _find_line(
+        start, step, tl.where(along_x, source_y, source_x), tl.where(along_x, ray_y, ray_x)
+    )
+
+    tile_first = tl.min(tl.where(live, first, 2147483647))
+    tile_last = tl.max(tl.where(live, last, -1))
+    material = tl.arange(0, MATERIALS)[None, :]
+    total = tl.zeros((TILE_V * TILE_U, MATERIALS), dtype=tl.float32)
+    for index in range(tile_first, tile_last + 1):
+        share = tl.minimum(index + 0.5, high) - tl.maximum(index - 0.5, low)
+        row, row_weight = _locate(row_zero + index * row_slope, n_rows)
+        column, column_weight = _locate(column_zero + index * column_slope, n_columns)
+        z = tl.where(along_z, index, row)
+        here = live & (share > 0) & (z >= z_first) & (z < z_last)
+        voxel = index * slice_stride + row * row_stride + column * column_stride - slab_start
+        a = _look_up(slab, table, voxel, here, material, MATERIALS)
+        b = _look_up(slab, table, voxel + right, here, material, MATERIALS)
+        c = _look_up(slab, table, voxel + down, here, material, MATERIALS)
+        d = _look_up(slab, table, voxel + down + right, here, material, MATERIALS)
+        upper, lower = a + (b - a) * column_weight, c + (d - c) * column_weight
+        total += tl.where(here, share, 0.0) * (upper + (lower - upper) * row_weight)
+
+    # A slice is as thick as the ray is long, from source to pixel, over the slices on that way.
+    thickness_mm = (_find_length(place, u, v) / tl.abs(step)).to(tl.float32)
+    pixel = (pose * n_materials + material).to(tl.int64) * rows + v
+    pixel = pixel * columns + u
+    wanted = on_panel & (material < n_materials)
+    before = tl.load(sums + pixel, mask=wanted, other=0.0)
+    tl.store(sums + pixel, before + total * thickness_mm, mask=wanted)
+
+
+@triton.jit
+def _cast_axis(place, axis, u, v):  # type: ignore[no-untyped-def]
+    """Find source and rays along one axis, from a row of the geometry."""
+    across = (u.to(tl.float64) + 0.5) * tl.load(place + 6 + axis)
+    down = (v.to(tl.float64) + 0.5) * tl.load(place + 9 + axis)
+    return tl.load(place + axis), tl.load(place + 3 + axis) + across + down
+
+
+@triton.jit
+def _find_length(place, u, v):  # type: ignore[no-untyped-def]
+    """Find the lengths of rays, from source to pixel [mm]."""
+    x = (u.to(tl.float64) + 0.5 - tl.load(place + 12)) * tl.load(place + 14)
+    y = (v.to(tl.float64) + 0.5 - tl.load(place + 13)) * tl.load(place + 14)
+    sid_mm = tl.load(place + 15)
+    return tl.sqrt(x * x + y * y + sid_mm * sid_mm)
 
 
 @triton.jit
@@ -183,122 +292,43 @@ def _clip_axis(source, ray, low, high):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _integrate(  # type: ignore[no-untyped-def]
-    slab,
-    table,
-    geometry,
-    sums,
-    n_z,
-    n_y,
-    n_x,
-    z_first,
-    z_last,
-    rows,
-    columns,
-    n_materials,
-    center_u,
-    center_v,
-    sid_pixels,
-    pitch_mm,
-    MATERIALS: tl.constexpr,  # noqa: N803  Triton's custom for what is compiled in
-    TILE_V: tl.constexpr,  # noqa: N803
-    TILE_U: tl.constexpr,  # noqa: N803
-):
-    """Add up one tile of one picture: the samples that lie in slices z_first to z_last."""
-    tiles_u = tl.cdiv(columns, TILE_U)
-    tiles = tl.cdiv(rows, TILE_V) * tiles_u
-    pose, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
-    lane = tl.arange(0, TILE_V * TILE_U)
-    v = (tile // tiles_u) * TILE_V + lane // TILE_U
-    u = (tile % tiles_u) * TILE_U + lane % TILE_U
-    on_panel = (v < rows) & (u < columns)
+def _find_steepest(ray_x, ray_y, ray_z):  # type: ignore[no-untyped-def]
+    """Find which rays run along x and which along z; a tie goes to x, then y, as elsewhere."""
+    x, y, z = tl.abs(ray_x), tl.abs(ray_y), tl.abs(ray_z)
+    return (x >= y) & (x >= z), (z > x) & (z > y)
 
-    # Source and rays, voxel coordinates.
-    place = geometry + pose * 12
-    source_x, source_y, source_z = tl.load(place), tl.load(place + 1), tl.load(place + 2)
-    pixel_u, pixel_v = u.to(tl.float64) + 0.5, v.to(tl.float64) + 0.5
-    ray_x = tl.load(place + 3) + pixel_u * tl.load(place + 6) + pixel_v * tl.load(place + 9)
-    ray_y = tl.load(place + 4) + pixel_u * tl.load(place + 7) + pixel_v * tl.load(place + 10)
-    ray_z = tl.load(place + 5) + pixel_u * tl.load(place + 8) + pixel_v * tl.load(place + 11)
 
-    # The part of each ray inside the grid, and the part of that which can meet this slab. The
-    # slab's faces stand a slice further out, for samples between two slices.
-    near_x, far_x = _clip_axis(source_x, ray_x, -0.5, n_x - 0.5)
-    near_y, far_y = _clip_axis(source_y, ray_y, -0.5, n_y - 0.5)
-    near_z, far_z = _clip_axis(source_z, ray_z, -0.5, n_z - 0.5)
-    enter = tl.maximum(tl.maximum(near_x, near_y), tl.maximum(near_z, 0.0))
-    leave = tl.minimum(tl.minimum(far_x, far_y), tl.minimum(far_z, 1.0))
-    near_slab, far_slab = _clip_axis(source_z, ray_z, z_first - 1.0, z_last + 1.0)
-    begin, end = tl.maximum(enter, near_slab), tl.minimum(leave, far_slab)
-    live = on_panel & (enter < leave) & (begin < end)
+@triton.jit
+def _deal(along_x, along_z, x, y, z):  # type: ignore[no-untyped-def]
+    """Give each ray what belongs to its axis."""
+    return tl.where(along_x, x, tl.where(along_z, z, y))
 
-    # The axis that each ray runs along is its own, so the three axes are dealt out per ray; a tie
-    # goes to x, then y, as in the reference.
-    size_x, size_y, size_z = tl.abs(ray_x), tl.abs(ray_y), tl.abs(ray_z)
-    along_x = (size_x >= size_y) & (size_x >= size_z)
-    along_z = (size_x < size_z) & (size_y < size_z)
-    plane = n_y * n_x
-    step = tl.where(along_x, ray_x, tl.where(along_z, ray_z, ray_y))
-    start = tl.where(along_x, source_x, tl.where(along_z, source_z, source_y))
-    n_slices = tl.where(along_x, n_x, tl.where(along_z, n_z, n_y))
-    n_rows, n_columns = tl.where(along_z, n_y, n_z), tl.where(along_x, n_y, n_x)
-    slice_stride = tl.where(along_x, 1, tl.where(along_z, plane, n_x))
-    row_stride, column_stride = tl.where(along_z, n_x, plane), tl.where(along_x, n_x, 1)
-    slice_origin, row_origin = tl.where(along_z, z_first, 0), tl.where(along_z, 0, z_first)
-    # A single row is its own neighbour.
-    down, right = tl.where(n_rows > 1, row_stride, 0), tl.where(n_columns > 1, column_stride, 0)
-    row_limit, column_limit = tl.maximum(n_rows - 2, 0), tl.maximum(n_columns - 2, 0)
 
-    # From here on a ray is a line over its slices: where it runs at slice 0, and its slope.
-    row_slope = tl.where(along_z, ray_y, ray_z) / step
-    column_slope = tl.where(along_x, ray_y, ray_x) / step
-    row_zero = (tl.where(along_z, source_y, source_z) - start * row_slope).to(tl.float32)
-    column_zero = (tl.where(along_x, source_y, source_x) - start * column_slope).to(tl.float32)
-    row_slope, column_slope = row_slope.to(tl.float32), column_slope.to(tl.float32)
-    enter, leave = tl.where(live, enter, 0.0), tl.where(live, leave, 0.0)  # no infinite numbers
-    begin, end = tl.where(live, begin, 0.0), tl.where(live, end, 0.0)
-    low = tl.minimum(start + enter * step, start + leave * step).to(tl.float32)
-    high = tl.maximum(start + enter * step, start + leave * step).to(tl.float32)
-    first = tl.floor(tl.minimum(start + begin * step, start + end * step) + 0.5).to(tl.int32)
-    last = tl.floor(tl.maximum(start + begin * step, start + end * step) + 0.5).to(tl.int32)
-    first, last = tl.maximum(first, 0), tl.minimum(last, n_slices - 1)
-    tile_first = tl.min(tl.where(live, first, 2147483647), axis=0)
-    tile_last = tl.max(tl.where(live, last, -1), axis=0)
+@triton.jit
+def _find_reach(start, step, enter, leave, live):  # type: ignore[no-untyped-def]
+    """Turn two fractions of the way from source to pixel into positions over the slices."""
+    a = start + tl.where(live, enter, 0.0) * step  # dead rays may hold infinite fractions
+    b = start + tl.where(live, leave, 0.0) * step
+    return tl.minimum(a, b), tl.maximum(a, b)
 
-    material = tl.arange(0, MATERIALS)
-    total = tl.zeros((TILE_V * TILE_U, MATERIALS), dtype=tl.float32)
-    for index in range(tile_first, tile_last + 1):
-        share = tl.minimum(index + 0.5, high) - tl.maximum(index - 0.5, low)
-        row = row_zero + index * row_slope
-        column = column_zero + index * column_slope
-        row = tl.maximum(tl.minimum(row, (n_rows - 1).to(tl.float32)), 0.0)
-        column = tl.maximum(tl.minimum(column, (n_columns - 1).to(tl.float32)), 0.0)
-        r0 = tl.minimum(row.to(tl.int32), row_limit)
-        c0 = tl.minimum(column.to(tl.int32), column_limit)
-        z = tl.where(along_z, index, r0)
-        here = live & (share > 0) & (z >= z_first) & (z < z_last)
-        voxel = (index - slice_origin) * slice_stride + (r0 - row_origin) * row_stride
-        voxel += c0 * column_stride
-        a = _look_up(slab, table, voxel, here, material, MATERIALS)
-        b = _look_up(slab, table, voxel + right, here, material, MATERIALS)
-        c = _look_up(slab, table, voxel + down, here, material, MATERIALS)
-        d = _look_up(slab, table, voxel + down + right, here, material, MATERIALS)
-        row_weight, column_weight = (row - r0)[:, None], (column - c0)[:, None]
-        upper, lower = a + (b - a) * column_weight, c + (d - c) * column_weight
-        total += tl.where(here, share, 0.0)[:, None] * (upper + (lower - upper) * row_weight)
 
-    # One slice is as long as the ray, from source to pixel, over the slices between them.
-    x, y = pixel_u - center_u, pixel_v - center_v
-    length = tl.sqrt(x * x + y * y + sid_pixels * sid_pixels) * pitch_mm / tl.abs(step)
-    pixel = (pose * n_materials + material[None, :]).to(tl.int64) * rows + v[:, None]
-    pixel = pixel * columns + u[:, None]
-    wanted = on_panel[:, None] & (material[None, :] < n_materials)
-    before = tl.load(sums + pixel, mask=wanted, other=0.0)
-    tl.store(sums + pixel, before + total * length.to(tl.float32)[:, None], mask=wanted)
+@triton.jit
+def _find_line(start, step, source, ray):  # type: ignore[no-untyped-def]
+    """Find where rays run at slice 0, and how far they move to the side in a slice."""
+    slope = ray / step
+    return (source - start * slope).to(tl.float32), slope.to(tl.float32)
+
+
+@triton.jit
+def _locate(position, count):  # type: ignore[no-untyped-def]
+    """Find lower neighbour and weight of the upper; beyond the outermost centres the edge holds."""
+    held = tl.maximum(tl.minimum(position, (count - 1).to(tl.float32)), 0.0)
+    lower = tl.minimum(held.to(tl.int32), tl.maximum(count - 2, 0))
+    return lower, held - lower
 
 
 @triton.jit
 def _look_up(slab, table, voxel, here, material, MATERIALS: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     """Read voxels, and turn their HU into the amount of every material."""
     hu = tl.load(slab + voxel, mask=here, other=0).to(tl.int32) + 32768
-    return tl.load(table + hu[:, None] * MATERIALS + material[None, :])
+    return tl.load(table + hu * MATERIALS + material)
