@@ -110,10 +110,10 @@ def _upload(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
     return host.to(device, non_blocking=True)
 
 
-def _pad_table(basis: Basis) -> Float[np.ndarray, "hu m"]:
-    """Lay the materials of a HU side by side, as many as a power of two."""
-    table = basis.tabulate().T
-    return np.pad(table, ((0, 0), (0, triton.next_power_of_2(table.shape[1]) - table.shape[1])))
+def _pad_table(basis: Basis) -> Float[np.ndarray, "m hu"]:
+    """Tabulate the amounts, with empty rows up to a power of two."""
+    table = basis.tabulate()
+    return np.pad(table, ((0, triton.next_power_of_2(len(table)) - len(table)), (0, 0)))
 
 
 def _make_geometry(
@@ -142,7 +142,7 @@ def _launch(
     slab: Int16[Tensor, "s y x"],
     owned: tuple[int, int],
     shape: tuple[int, ...],
-    table: Float[Tensor, "hu m"],
+    table: Float[Tensor, "m hu"],
     geometry: Float64[Tensor, "b 16"],
     sums: Float[Tensor, "b m v u"],
 ) -> None:
@@ -159,7 +159,7 @@ def _launch(
         rows,
         columns,
         n_materials,
-        MATERIALS=table.shape[1],
+        MATERIALS=table.shape[0],
         TILE_V=TILE_ROWS,
         TILE_U=TILE_COLUMNS,
         num_warps=WARPS,
@@ -189,9 +189,9 @@ def _integrate(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917  a car
     tiles_u = tl.cdiv(columns, TILE_U)
     tiles = tl.cdiv(rows, TILE_V) * tiles_u
     pose, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
-    # Rays run down the first axis, materials along the second: one layout for all, so that no
+    # Materials run along the first axis, rays along the second: one layout for all, so that no
     # sample needs the threads to wait for each other.
-    lane = tl.arange(0, TILE_V * TILE_U)[:, None]
+    lane = tl.arange(0, TILE_V * TILE_U)[None, :]
     v = (tile // tiles_u) * TILE_V + lane // TILE_U
     u = (tile % tiles_u) * TILE_U + lane % TILE_U
     on_panel = (v < rows) & (u < columns)
@@ -237,8 +237,8 @@ def _integrate(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917  a car
 
     tile_first = tl.min(tl.where(live, first, 2147483647))
     tile_last = tl.max(tl.where(live, last, -1))
-    material = tl.arange(0, MATERIALS)[None, :]
-    total = tl.zeros((TILE_V * TILE_U, MATERIALS), dtype=tl.float32)
+    material = tl.arange(0, MATERIALS)[:, None]
+    total = tl.zeros((MATERIALS, TILE_V * TILE_U), dtype=tl.float32)
     for index in range(tile_first, tile_last + 1):
         share = tl.minimum(index + 0.5, high) - tl.maximum(index - 0.5, low)
         row, row_weight = _locate(row_zero + index * row_slope, n_rows)
@@ -246,10 +246,10 @@ def _integrate(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917  a car
         z = tl.where(along_z, index, row)
         here = live & (share > 0) & (z >= z_first) & (z < z_last)
         voxel = index * slice_stride + row * row_stride + column * column_stride - slab_start
-        a = _look_up(slab, table, voxel, here, material, MATERIALS)
-        b = _look_up(slab, table, voxel + right, here, material, MATERIALS)
-        c = _look_up(slab, table, voxel + down, here, material, MATERIALS)
-        d = _look_up(slab, table, voxel + down + right, here, material, MATERIALS)
+        a = _look_up(slab, table, voxel, here, material)
+        b = _look_up(slab, table, voxel + right, here, material)
+        c = _look_up(slab, table, voxel + down, here, material)
+        d = _look_up(slab, table, voxel + down + right, here, material)
         upper, lower = a + (b - a) * column_weight, c + (d - c) * column_weight
         total += tl.where(here, share, 0.0) * (upper + (lower - upper) * row_weight)
 
@@ -328,7 +328,7 @@ def _locate(position, count):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _look_up(slab, table, voxel, here, material, MATERIALS: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _look_up(slab, table, voxel, here, material):  # type: ignore[no-untyped-def]
     """Read voxels, and turn their HU into the amount of every material."""
     hu = tl.load(slab + voxel, mask=here, other=0).to(tl.int32) + 32768
-    return tl.load(table + hu * MATERIALS + material)
+    return tl.load(table + material * 65536 + hu)
