@@ -168,7 +168,7 @@ def _launch(
 
 
 @triton.jit
-def _integrate(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917  a card takes no records
+def _integrate(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915, PLR0917  a card takes no records
     slab,
     table,
     geometry,
@@ -245,6 +245,7 @@ def _integrate(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917  a car
         column, column_weight = _locate(column_zero + index * column_slope, n_columns)
         z = tl.where(along_z, index, row)
         here = live & (share > 0) & (z >= z_first) & (z < z_last)
+        # Beyond 2**31 voxels these wrap around, and what is left within the slab is right again.
         voxel = index * slice_stride + row * row_stride + column * column_stride - slab_start
         a = _look_up(slab, table, voxel, here, material)
         b = _look_up(slab, table, voxel + right, here, material)

@@ -1,6 +1,8 @@
 """The CUDA kernel: on a card where there is one, else in Triton's interpreter on the CPU."""
 
 import os
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -23,8 +25,8 @@ HAS_CUDA = torch.cuda.is_available()
 if not HAS_CUDA:
     os.environ["TRITON_INTERPRET"] = "1"  # before the kernel is imported
 
-from drrgen.renderer import _triton
-from drrgen.renderer._triton import render_triton
+from drrgen.renderer import _triton  # noqa: E402  only where triton is installed
+from drrgen.renderer._triton import render_triton  # noqa: E402
 
 PARITY_TOL = 1e-4  # relative to the largest value: positions in float32
 SLAB_TOL = 1e-6  # relative to the largest value: the same samples, added in another order
@@ -182,6 +184,33 @@ def test_a_read_only_volume_is_rendered(torso: CTVolume) -> None:
     volume = CTVolume(hu=hu, patient_from_voxel=torso.patient_from_voxel)
     pose = make_pose("PA", isocenter_mm=(0, 0, 0), sod_mm=1600)
     assert torch.equal(fast(volume, [pose]), fast(torso, [pose]))
+
+
+COMPILE = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from drrgen.renderer import _triton as t
+
+types = dict.fromkeys(t._integrate.arg_names, "i32")
+types |= {"slab": "*i16", "table": "*fp32", "geometry": "*fp64", "sums": "*fp32"}
+for capability, ones in ((75, ()), (80, ("z_first",)), (90, ("n_z", "n_y", "n_x", "z_last"))):
+    for materials in (1, 2, 4):
+        fixed = {"MATERIALS": materials, "TILE_V": t.TILE_ROWS, "TILE_U": t.TILE_COLUMNS}
+        fixed |= dict.fromkeys(ones, 1)
+        source = ASTSource(t._integrate, types | dict.fromkeys(fixed, "constexpr"), fixed)
+        options = {"num_warps": t.WARPS, "enable_fp_fusion": True}
+        kernel = compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+        loop = kernel.asm["ttgir"].split("scf.for")[1].split("scf.yield")[0]
+        assert kernel.asm["cubin"] and "convert_layout" not in loop
+"""
+
+
+@pytest.mark.slow
+def test_the_kernel_compiles_for_cards_and_its_threads_never_wait() -> None:
+    """Machine code comes out without a card; Triton takes sizes of 1 for constants."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", COMPILE], env=environment, check=True, timeout=300)
 
 
 @pytest.mark.gpu
