@@ -219,3 +219,24 @@ def test_finer_voxels_come_nearer_to_each_other() -> None:
     pose = make_pose("PA", isocenter_mm=(0, 0, 0), sod_mm=1600, rotation_deg=(3, 5, 20))
     coarse, middle, fine = (look(make_torso(spacing_mm=s), pose, panel) for s in (32.0, 16.0, 8.0))
     assert float((middle - fine).square().mean()) < 0.5 * float((coarse - fine).square().mean())
+
+
+@pytest.mark.parametrize("spacing_mm", [0.3, 1.0, 10.0])
+def test_thickness_does_not_depend_on_the_voxels(spacing_mm: float) -> None:
+    box = make_box(size_mm=(30, 30, 30), spacing_mm=spacing_mm, hu=0)
+    panel = Detector(sid_mm=1800, pitch_mm=1e-3, rows=1, columns=1)
+    pose = make_pose("LL", isocenter_mm=(0, 0, 0), sod_mm=1600)
+    assert look(box, pose, panel).item() == pytest.approx(MU * 30)
+
+
+@given(factor=st.floats(-3, 3), seed=st.integers(0, 1000))
+def test_the_picture_is_linear_in_the_amounts(factor: float, seed: int) -> None:
+    chance = torch.Generator().manual_seed(seed)
+    a, b = torch.rand(2, 1, 4, 5, 6, dtype=torch.float64, generator=chance)
+    pose = make_pose("RL", isocenter_mm=(1, 2, 3), sod_mm=150, rotation_deg=(10, 20, 30))
+    grid = make_grid((4, 5, 6), (5.0, 6.0, 7.0))
+
+    def picture(amounts: Tensor) -> Tensor:
+        return render_amounts(amounts, SMALL, [pose], patient_from_voxel=grid)
+
+    assert torch.allclose(picture(a + factor * b), picture(a) + factor * picture(b))
