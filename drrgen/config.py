@@ -19,10 +19,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from drrgen.choices import AcquisitionName, Display, Engine, Framing, ImageFormat, View
+from drrgen.choices import (
+    AcquisitionName,
+    Display,
+    Engine,
+    Framing,
+    ImageFormat,
+    Pair,
+    View,
+)
 from drrgen.errors import ConfigError
 
-RENDER_VERSION = 1  # rises whenever any pixel would change: see CHANGELOG, Pixels
+RENDER_VERSION = 2  # rises whenever any pixel would change: see CHANGELOG, Pixels
 
 R = TypeVar("R", "RenderConfig", "RunConfig")
 Xyz = tuple[float, float, float]
@@ -69,7 +77,23 @@ class RenderConfig:
     isocenter: Xyz | None = _key(
         None, "point of the central ray, LPS [mm]; without it the centre of the body"
     )
-    kev: float = _key(60.0, "energy of the beam [keV]")
+    kvp: float | None = _key(None, "tube voltage [kV], instead of the preset's")
+    kev: float | None = _key(None, "one photon energy [keV], instead of the tube's spectrum")
+    dose_ugy: float | None = _key(
+        None, "air kerma at the detector behind the body [uGy], instead of the preset's"
+    )
+    noise: bool = _key(True, "quantum and electronic noise")
+    scatter: bool = _key(True, "scattered radiation, less what the preset's grid stops")
+    blur: bool = _key(True, "blur of focal spot and detector")
+    heel: bool = _key(False, "the beam weakens towards the anode, which lies cranial")
+    inverse_square: bool = _key(False, "the beam weakens away from the central ray")
+    brightness: float = _key(0.0, "shift of the grey scale, in its widths; more is whiter")
+    contrast: float = _key(1.0, "steepness of the grey scale")
+    pairs: tuple[Pair, ...] = _key((), "bone, soft: also show them alone, from the same rays")
+    mask: bool = _key(False, "also project the label maps that --mask names")
+    keep_table: bool = _key(False, "keep table, cushions and clothes in the picture")
+    seed: int = _key(0, "seed of noise and of augmentation draws")
+    views_per_ct: int = _key(1, "pictures a view: a plain one, the others drawn from [augment]")
     format: tuple[ImageFormat, ...] = _key(
         (ImageFormat.PNG16,), "png16, png8, npy, tiff; the first one is what cxr_path names"
     )
@@ -85,7 +109,13 @@ class RenderConfig:
             not {ImageFormat.PNG8, ImageFormat.PNG16} <= set(self.format),
             "format", self.format, "png8 or png16, not both: they share a file name",
         )  # fmt: skip
-        for key in ("pitch_mm", "sid_mm", "sod_mm", "kev"):
+        _check(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
+        _check(1 <= self.views_per_ct <= 1000, "views_per_ct", self.views_per_ct, "1 to 1000")
+        _check(abs(self.brightness) <= 1, "brightness", self.brightness, "-1 to 1")
+        _check(
+            self.kvp is None or self.kev is None, "kvp", self.kvp, "no kvp beside kev: one of them"
+        )
+        for key in ("pitch_mm", "sid_mm", "sod_mm", "kvp", "kev", "dose_ugy", "contrast"):
             value = getattr(self, key)
             good = value is None or (math.isfinite(value) and value > 0)
             _check(good, key, value, "a positive number")
@@ -94,11 +124,43 @@ class RenderConfig:
             good = value is None or (len(value) == 3 and all(map(math.isfinite, value)))
             _check(good, key, value, "three finite numbers")
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of all settings and RENDER_VERSION, as 16 hexadecimal digits."""
-        settings = {"render_version": RENDER_VERSION, **dataclasses.asdict(self)}
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentConfig:
+    """How far the draws beyond the first one wander: each evenly, up to so much either way."""
+
+    rotation_deg: Xyz = _key(
+        (5.0, 5.0, 10.0), "turn about the patient's x, then y, then z axis [degrees]"
+    )
+    shift_mm: float = _key(20.0, "isocenter along each of the patient's axes [mm]")
+    sid_share: float = _key(0.10, "source to detector, as a share; the source moves")
+    kvp_share: float = _key(0.10, "tube voltage, as a share")
+    dose_factor: float = _key(2.0, "dose at the detector: up to so many times more or less")
+    brightness: float = _key(0.1, "grey scale, see render.brightness")
+    contrast_share: float = _key(0.2, "steepness of the grey scale, as a share")
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            values = value if isinstance(value, tuple) else (value,)
+            good = all(math.isfinite(x) and x >= 0 for x in values)
+            _check(good, f.name, value, "no negative number")
+        for key in ("sid_share", "kvp_share", "contrast_share"):
+            _check(getattr(self, key) < 1, key, getattr(self, key), "a share below 1")
+        _check(self.dose_factor >= 1, "dose_factor", self.dose_factor, "1 or more")
+
+
+def find_fingerprint(render: RenderConfig, augment: AugmentConfig) -> str:
+    """SHA-256 of all settings that touch pixels and RENDER_VERSION, as 16 hexadecimal digits.
+
+    Args:
+        render: Settings of every picture.
+        augment: Settings of the draws; they count where there are any.
+    """
+    settings = {"render_version": RENDER_VERSION, **dataclasses.asdict(render)}
+    if render.views_per_ct > 1:
+        settings["augment"] = dataclasses.asdict(augment)
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +169,12 @@ class RunConfig:
 
     engine: Engine = _key(Engine.AUTO, "auto, reference or numba")
     device: str = _key("auto", "auto, cpu, cuda or cuda:N")
+    workers: int | None = _key(
+        None, "worker processes; without it by cores and memory, and none for a handful of CT"
+    )
+    timeout_s: float | None = _key(
+        None, "time limit of a CT [s]; without it 1800 in a worker process, and none in this one"
+    )
     shard_size: int = _key(64, "studies in one file of the manifest")
 
     def __post_init__(self) -> None:
@@ -114,6 +182,9 @@ class RunConfig:
             re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
             "device", self.device, "auto, cpu, cuda or cuda:N",
         )  # fmt: skip
+        _check(self.workers is None or self.workers >= 1, "workers", self.workers, "1 or more")
+        good = self.timeout_s is None or (math.isfinite(self.timeout_s) and self.timeout_s > 0)
+        _check(good, "timeout_s", self.timeout_s, "a positive number of seconds")
         _check(1 <= self.shard_size <= 100_000, "shard_size", self.shard_size, "1 to 100000")
 
 
@@ -122,6 +193,7 @@ class Config:
     """A whole configuration file: one record a section."""
 
     render: RenderConfig = RenderConfig()
+    augment: AugmentConfig = AugmentConfig()
     run: RunConfig = RunConfig()
 
 
@@ -164,7 +236,7 @@ def with_overrides(record: R, overrides: Mapping[str, Any]) -> R:
     )
 
 
-def to_toml(config: Config, *, sections: tuple[str, ...] = ("render", "run")) -> str:
+def to_toml(config: Config, *, sections: tuple[str, ...] = ("render", "augment", "run")) -> str:
     """Write a configuration as TOML, every key with its comment; keys without a value are
     commented out.
     """
@@ -206,6 +278,8 @@ def _convert(value: object, hint: Any, key: str) -> Any:
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, (list, tuple)):
             raise ConfigError(f"{key}: got {value!r}, wanted a list")
+        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+            raise ConfigError(f"{key}: got {list(value)}, wanted {len(arguments)} of them")
         return tuple(_convert(item, arguments[0], key) for item in value)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         try:
@@ -227,4 +301,5 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, (int, float)):
         return repr(value)
-    return json.dumps(str(value), ensure_ascii=False)
+    # JSON allows a bare DEL inside a string, TOML does not.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -4,6 +4,7 @@ One row is one radiograph, or one study that has none. Null means *does not appl
 ``status`` and ``reason`` say that.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,16 @@ def to_table(rows: Iterable[Row], *, fingerprint: str) -> pa.Table:
     """
     schema = SCHEMA.with_metadata({**SCHEMA.metadata, b"drrgen_fingerprint": fingerprint.encode()})
     return pa.Table.from_pylist(sorted(rows, key=sort_key), schema=schema)
+
+
+def describe_schema() -> str:
+    """Describe the columns as a table in Markdown, as the README shows it."""
+    lines = ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
+    for field in SCHEMA:
+        told = {key.decode(): value.decode() for key, value in field.metadata.items()}
+        kind = re.sub(r"(fixed_size_)?list<\w+: (.+?)>", r"list<\2>", str(field.type))
+        lines.append(f"| `{field.name}` | {kind} | {told['unit']} | {told['description']} |")
+    return "\n".join(lines) + "\n"
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -1,4 +1,6 @@
-"""Where the patient is inside a CT, found cheaply."""
+"""Where the patient is inside a CT, found cheaply; and the CT without what is not the patient."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -6,66 +8,164 @@ from scipy import ndimage
 
 from drrgen.errors import Reason, VolumeError
 from drrgen.geometry.framing import Box
-from drrgen.volume import CTVolume
+from drrgen.volume import AIR_HU, CTVolume
 
 BODY_HU = -300  # between skin, fat and muscle on one side, and air, foam and clothes on the other
 COARSE_MM = 5.0
 MIN_BODY_ML = 50.0
+NARROW_CELLS = 2  # half the width of a way through the chest wall that is none
+MIN_LIMB_ML = 100.0  # a piece beside the trunk that is an arm, and no rail of a table
 SKIN_MARGIN_MM = 10.0
 
 
-def find_body(volume: CTVolume) -> Box:
-    """Find the box around the body: the largest thing denser than -300 HU.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Body:
+    """The patient in a CT.
 
-    It is sought on a coarse grid of about 5 mm. A table drops out, unless it is as heavy as the
-    patient: what is thinner than two cells is eroded away before the largest piece is chosen.
+    Attributes:
+        box: Around the body, along the patient's axes, to the next coarse cell. Where the body is
+            cut by the end of the CT, the box ends there exactly.
+        cells: Coarse cells of the body, lungs and bowels included.
+        steps: Voxels in a cell, along z, y, x.
+        beside_ml: Volume of what is dense and not the patient: table, cushions, clothes [ml].
+    """
+
+    box: Box
+    cells: Bool[np.ndarray, "cz cy cx"]
+    steps: tuple[int, int, int]
+    beside_ml: float
+
+
+def find_body(volume: CTVolume) -> Body:
+    """Find the patient: the largest things denser than -300 HU that are thick.
+
+    They are sought on a coarse grid of about 5 mm. A table drops out, for its shells are thin: what
+    is thinner than two cells is eroded away before the pieces are chosen. Arms beside the trunk
+    are kept.
 
     Args:
         volume: The CT.
 
-    Returns:
-        Box along the patient's axes, to the next coarse cell. Where the body is cut by the end of
-        the CT, the box ends there exactly.
-
     Raises:
         VolumeError: ``empty_body``, nothing as large as a body part is denser than -300 HU.
     """
-    steps = [max(1, round(COARSE_MM / mm)) for mm in volume.spacing_zyx_mm]
+    z, y, x = (max(1, round(COARSE_MM / mm)) for mm in volume.spacing_zyx_mm)
+    steps = (z, y, x)
     dense = volume.hu[tuple(slice(step // 2, None, step) for step in steps)] > BODY_HU
-    body = _keep_largest(dense)
     cell_ml = float(np.prod(volume.spacing_zyx_mm) * np.prod(steps)) / 1000
-    if body.sum() * cell_ml < MIN_BODY_ML:
+    posterior, (cranial, _) = volume.find_axis(1), volume.find_axis(2)
+    # The trunk is filled, so that it is thick, before thin things are cut off. Ways through a thin
+    # chest wall are closed afterwards, when there is no table that they could join to it.
+    pieces = _keep_patient(_fill(dense, cranial, narrow=0), cell_ml, posterior)
+    cells = _fill(pieces, cranial, narrow=NARROW_CELLS)
+    found_ml = (cells & dense).sum() * cell_ml
+    if found_ml < MIN_BODY_ML:
         raise VolumeError(
             Reason.EMPTY_BODY,
             "",
-            f"found {body.sum() * cell_ml:.0f} ml denser than {BODY_HU} HU in one piece, wanted a "
-            f"body of at least {MIN_BODY_ML:.0f} ml",
+            f"found {found_ml:.0f} ml denser than {BODY_HU} HU in one piece, wanted a body of at "
+            f"least {MIN_BODY_ML:.0f} ml",
             remedy="check that the values are HU and that the CT shows a patient",
         )
-    return _bound(volume, _find_extent(volume, body, steps))
+    return Body(
+        box=_bound(volume, _find_extent(volume, cells, steps)),
+        cells=cells,
+        steps=steps,
+        beside_ml=float((dense & ~cells).sum() * cell_ml),
+    )
 
 
-def add_margin(body: Box, volume: CTVolume) -> Box:
+def remove_surroundings(volume: CTVolume, body: Body) -> CTVolume:
+    """Make the CT without table, cushions and clothes: air, from one cell beside the skin outwards.
+
+    Args:
+        volume: The CT; it is left as it is.
+        body: The patient in it.
+    """
+    near = ndimage.binary_dilation(body.cells)
+    hu = np.empty_like(volume.hu)
+    step_z, step_y, step_x = body.steps
+    n_z, n_y, n_x = hu.shape
+    for cell, plane in enumerate(near):
+        last = n_z if cell == len(near) - 1 else (cell + 1) * step_z
+        inside = _enlarge(_enlarge(plane, step_y, n_y, 0), step_x, n_x, 1)
+        # All bits inside and none outside, where those of air come in: the fastest way to choose.
+        bits, air = -inside.astype(np.int16), np.where(inside, 0, AIR_HU).astype(np.int16)
+        for z in range(cell * step_z, last):
+            np.bitwise_and(volume.hu[z], bits, out=hu[z])
+            np.bitwise_or(hu[z], air, out=hu[z])
+    return CTVolume(hu=hu, patient_from_voxel=volume.patient_from_voxel, source=volume.source)
+
+
+def add_margin(box: Box, volume: CTVolume) -> Box:
     """Widen a box by a finger's breadth, but not beyond the grid of the CT."""
     corners = volume.corners_mm
-    low = np.maximum(np.array(body.low_mm) - SKIN_MARGIN_MM, corners.min(axis=0))
-    high = np.minimum(np.array(body.high_mm) + SKIN_MARGIN_MM, corners.max(axis=0))
+    low = np.maximum(np.array(box.low_mm) - SKIN_MARGIN_MM, corners.min(axis=0))
+    high = np.minimum(np.array(box.high_mm) + SKIN_MARGIN_MM, corners.max(axis=0))
     return _make_box(low, high)
 
 
-def _keep_largest(dense: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
-    """Keep the largest connected piece, cutting thin bridges first."""
-    core = ndimage.binary_erosion(dense, border_value=1)
-    labels, count = ndimage.label(core if core.any() else dense)
+def _fill(
+    dense: Bool[np.ndarray, "cz cy cx"], cranial: int, *, narrow: int
+) -> Bool[np.ndarray, "cz cy cx"]:
+    """Fill lungs and bowels: air that no way, in its axial slice, connects with the outside.
+
+    Ways up to twice ``narrow`` cells wide do not count.
+    """
+    plane = ndimage.generate_binary_structure(3, 1)
+    for end in (0, 2):
+        plane[(slice(None),) * cranial + (end,)] = False
+    air = ~dense
+    wide = ndimage.binary_erosion(air, plane, narrow, border_value=1) if narrow else air
+    labels, count = ndimage.label(wide, plane)
+    touches = np.zeros(count + 1, dtype=bool)
+    for axis in {0, 1, 2} - {cranial}:
+        for end in (0, -1):
+            touches[labels.take(end, axis)] = True
+    touches[0] = False
+    outside = touches[labels]
+    if narrow:
+        outside = ndimage.binary_dilation(outside, plane, narrow) & air
+    return ~outside
+
+
+def _keep_patient(
+    solid: Bool[np.ndarray, "cz cy cx"], cell_ml: float, posterior: tuple[int, int]
+) -> Bool[np.ndarray, "cz cy cx"]:
+    """Keep the largest thick piece and arms beside it, cutting thin bridges first."""
+    core = ndimage.binary_erosion(solid, border_value=1)
+    if not core.any():
+        core = solid
+    labels, count = ndimage.label(core)
     if count == 0:
-        return dense
-    sizes = np.bincount(labels.ravel())[1:]
-    largest = labels == 1 + int(sizes.argmax())
-    return ndimage.binary_dilation(largest) & dense if core.any() else largest
+        return solid
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    trunk = int(sizes.argmax())
+    axis, sign = posterior
+    back = (sign * np.nonzero(labels == trunk)[axis]).max()
+    kept = np.zeros(count + 1, dtype=bool)
+    kept[trunk] = True
+    for piece in np.nonzero(sizes * cell_ml >= MIN_LIMB_ML)[0]:
+        # What reaches behind the back is the table.
+        kept[piece] |= (sign * np.nonzero(labels == piece)[axis]).max() <= back + 1
+    return ndimage.binary_dilation(kept[labels]) & solid
+
+
+def _enlarge(
+    cells: Bool[np.ndarray, "a b"], step: int, count: int, axis: int
+) -> Bool[np.ndarray, "c d"]:
+    """Repeat cells to voxels; the last one takes in what is left over of the grid."""
+    fine = np.repeat(cells, step, axis)
+    rest = count - fine.shape[axis]
+    if rest > 0:
+        edge = fine.take([-1] * rest, axis)
+        fine = np.concatenate([fine, edge], axis)
+    return fine[:count] if axis == 0 else fine[:, :count]
 
 
 def _find_extent(
-    volume: CTVolume, body: Bool[np.ndarray, "z y x"], steps: list[int]
+    volume: CTVolume, body: Bool[np.ndarray, "cz cy cx"], steps: tuple[int, int, int]
 ) -> Float64[np.ndarray, "n 3"]:
     """Find the outer corners, in voxel coordinates (x, y, z), of the cells on the body's hull.
 

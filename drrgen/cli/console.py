@@ -4,6 +4,7 @@ Results go to stdout, everything else to stderr, so commands can be piped.
 """
 
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,7 +70,11 @@ def _open_log(path: Path) -> logging.Handler:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn what drrgen raises on purpose into one sentence and an exit code."""
+    """Turn what drrgen raises on purpose into one sentence and an exit code.
+
+    SIGTERM, which a batch system sends before it kills, ends a command as Ctrl-C does.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt as error:
@@ -82,12 +87,12 @@ def exit_on_error() -> Iterator[None]:
     except InputError as error:
         _say_error(error)
         raise typer.Exit(ExitCode.USAGE) from error
-    except DrrgenError as error:
+    except (DrrgenError, OSError) as error:
         _say_error(error)
         raise typer.Exit(ExitCode.ERROR) from error
 
 
-def _say_error(error: DrrgenError) -> None:
+def _say_error(error: Exception) -> None:
     """Say an error in plain words; its traceback only with -vv."""
     stderr.print(f"[bold red]error:[/] {_escape(str(error))}")
     log.debug("traceback", exc_info=error)

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 _RENDER_KEYS = (
     "dataset", "series", "view", "size", "pitch_mm", "framing", "acquisition", "display", "sid_mm",
-    "sod_mm", "rotation_deg", "isocenter", "kev", "format",
+    "sod_mm", "rotation_deg", "isocenter", "kvp", "kev", "dose_ugy", "keep_table", "seed",
+    "views_per_ct", "pairs", "format",
 )  # fmt: skip
-_RUN_KEYS = ("engine", "device")
+_RUN_KEYS = ("engine", "device", "workers", "timeout_s")
 
 
 def _parse_view(word: str) -> View:
@@ -66,7 +67,27 @@ def render(
         tuple[float, float, float] | None,
         typer.Option(metavar="X Y Z", help="Point of the central ray, LPS [mm]; body's centre."),
     ] = None,
-    kev: Annotated[float | None, typer.Option(help="Energy of the beam [keV]; 60.")] = None,
+    kvp: Annotated[float | None, typer.Option(help="Tube voltage [kV].")] = None,
+    kev: Annotated[
+        float | None, typer.Option(help="One photon energy [keV], instead of a spectrum.")
+    ] = None,
+    dose_ugy: Annotated[
+        float | None, typer.Option(help="Air kerma at the detector behind the body [uGy].")
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Label map of the CT, or a folder of them: project its structures too."),
+    ] = None,
+    pairs: Annotated[
+        str | None, typer.Option(help="bone,soft: show them alone too, from the same rays.")
+    ] = None,
+    keep_table: Annotated[
+        bool | None, typer.Option("--keep-table", help="Keep table, cushions and clothes.")
+    ] = None,
+    views_per_ct: Annotated[
+        int | None, typer.Option(help="Pictures a view: a plain one, others drawn around it; 1.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of noise and draws; 0.")] = None,
     engine: Annotated[Engine | None, typer.Option(help="What integrates the rays; auto.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     image_format: Annotated[
@@ -79,6 +100,12 @@ def render(
     dataset: Annotated[str | None, typer.Option(help="Name of the data set; local.")] = None,
     salt_file: Annotated[
         Path | None, typer.Option(help="Key of the pseudonyms; by default your own, made once.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; by cores and memory, none for a handful of CT.")
+    ] = None,
+    timeout_s: Annotated[
+        float | None, typer.Option(help="Time limit of a CT; 1800 in a worker process.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many CT.")] = None,
     config: Annotated[
@@ -101,14 +128,14 @@ def render(
     """
     with exit_on_error():
         set_up_logging(-1 if quiet else verbose, log_file)
-        options = ctx.params | {"format": image_format}
+        options = ctx.params | {"format": image_format, "pairs": pairs and pairs.split(",")}
         settings = _merge(read_config(config) if config else Config(), options)
         from drrgen_pipelines.build import plan_build, run_build
 
         salt_path = salt_file or _find_own_salt(quiet=quiet)
         build = plan_build(
             ct_dir, out, settings, salt_file=salt_path, make_salt=salt_file is None, limit=limit,
-            overwrite=overwrite,
+            mask=mask, overwrite=overwrite,
         )  # fmt: skip
         _say_plan(build, quiet=quiet and not dry_run)
         if dry_run:
@@ -121,9 +148,13 @@ def render(
 def _merge(settings: Config, options: dict[str, object]) -> Config:
     """Let the options that were given beat the file."""
     chosen = {key: value for key in _RENDER_KEYS if (value := options[key]) not in (None, (), [])}
+    if options["mask"] is not None:
+        chosen["mask"] = True
     running = {key: options[key] for key in _RUN_KEYS}
     return Config(
-        render=with_overrides(settings.render, chosen), run=with_overrides(settings.run, running)
+        render=with_overrides(settings.render, chosen),
+        augment=settings.augment,
+        run=with_overrides(settings.run, running),
     )
 
 

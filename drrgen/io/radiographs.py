@@ -28,7 +28,7 @@ _SUB_FILTER = 1
 
 
 def write_radiograph(
-    path: Path,
+    path: Path | str,
     image: Float[Tensor, "v u"],
     *,
     format: ImageFormat | None = None,  # noqa: A002  the word of the option
@@ -50,9 +50,10 @@ def write_radiograph(
     Raises:
         InputError: Unknown name's end, or an image that is empty or not finite.
     """
-    chosen = format or _FORMATS.get(path.suffix.lower())
+    file = Path(path)
+    chosen = format or _FORMATS.get(file.suffix.lower())
     if chosen is None:
-        raise InputError(f"unknown ending {path.suffix!r}; use one of {', '.join(_FORMATS)}")
+        raise InputError(f"unknown ending {file.suffix!r}; use one of {', '.join(_FORMATS)}")
     values = image.detach().cpu().numpy()
     if values.size == 0 or not np.isfinite(values).all():
         raise InputError("an image must have pixels, all finite; render it again")
@@ -63,7 +64,7 @@ def write_radiograph(
         pixels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     else:
         pixels = values.astype(np.float32)
-    write_bytes(path, _encode(pixels, chosen, pitch_mm, text))
+    write_bytes(file, _encode(pixels, chosen, pitch_mm, text))
     return digest_pixels(pixels)
 
 

@@ -1,5 +1,6 @@
 """What the runner needs to know of a piece of work, and no more."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +16,7 @@ class Item:
 
     Attributes:
         key: Stable name, safe in a file name.
-        payload: What the task works on.
+        payload: What the task works on; small, for it travels to another process.
         n_bytes: Size of the input [bytes].
         mtime_ns: Time of its youngest change [ns since 1970].
     """
@@ -28,23 +29,29 @@ class Item:
 
 @runtime_checkable
 class Task(Protocol):
-    """A pure function over items, and what belongs to it; it turns its errors into rows."""
+    """A pure function over items, and what belongs to it; it turns its errors into rows.
+
+    It travels to other processes, so it is small and can be pickled.
+    """
 
     @property
     def fingerprint(self) -> str:
         """Digest of all settings that touch the result."""
 
-    def prepare(self, threads: int) -> None:
+    def prepare(self) -> None:
         """Get ready, once in every process."""
 
     def __call__(self, item: Item) -> list[Row]:
         """Do one item; no rows when it is no work after all."""
 
+    def files(self, rows: Sequence[Row]) -> list[str]:
+        """Name the files that were written for some rows, under the output folder."""
+
     def failure(self, item: Item, reason: Reason, detail: str) -> list[Row]:
         """Make the rows of an item whose process died or took too long."""
 
-    def to_table(self, rows: list[Row]) -> pa.Table:
+    def to_table(self, rows: Sequence[Row]) -> pa.Table:
         """Turn rows into a table, in their final order."""
 
     def digest(self, item: Item) -> str:
-        """Digest the content of an item's input."""
+        """Digest the content of an item's input; empty when it cannot be read."""

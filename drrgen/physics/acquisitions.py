@@ -1,4 +1,4 @@
-"""The presets: how far the tube stands, and which preset belongs to which view."""
+"""The presets: where the tube stands, what it sends, and which preset belongs to which view."""
 
 from dataclasses import dataclass
 
@@ -7,25 +7,54 @@ from drrgen.choices import AcquisitionName, View
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acquisition:
-    """Distances of a usual way to take a chest radiograph.
+    """A usual way to take a chest radiograph.
 
     Attributes:
         sid_mm: Source to detector [mm].
         sod_mm: Source to isocenter [mm]; the rest is the patient's half thickness and the gap
             between the skin and the detector.
+        kvp: Tube voltage [kV].
+        aluminium_mm: Total filtration [mm].
+        copper_mm: Added copper [mm].
+        grid: Whether an anti-scatter grid stands before the detector.
+        focal_spot_mm: Width of the focal spot [mm].
+        dose_ugy: Mean air kerma at the detector behind the body [uGy].
     """
 
     sid_mm: float
     sod_mm: float
+    kvp: float
+    aluminium_mm: float
+    copper_mm: float
+    grid: bool
+    focal_spot_mm: float
+    dose_ugy: float
 
 
-# Source: Bontrager's Handbook of Radiographic Positioning and Techniques: erect chest at 72 in
-# (1800 mm), mobile AP at 40 to 50 in. The middle of a chest lies 150 to 200 mm before the detector.
+# Source: European guidelines on quality criteria for diagnostic radiographic images, EUR 16260
+# (chest, PA and lateral: 125 kV, 3.0 mm Al, 1800 mm, grid of ratio 10, focal spot 1.3 mm at most,
+# speed class 400, which is 2.5 uGy); Bontrager's Handbook of Radiographic Positioning and
+# Techniques (mobile AP: 40 to 50 in, no grid, lower voltage). The middle of a chest lies 150 to
+# 200 mm before the detector.
 ACQUISITIONS = {
-    AcquisitionName.PA_ERECT: Acquisition(sid_mm=1800.0, sod_mm=1630.0),
-    AcquisitionName.LATERAL_ERECT: Acquisition(sid_mm=1800.0, sod_mm=1600.0),
-    AcquisitionName.AP_MOBILE: Acquisition(sid_mm=1100.0, sod_mm=940.0),
-}
+    AcquisitionName.PA_ERECT: Acquisition(
+        sid_mm=1800.0, sod_mm=1630.0, kvp=125.0, aluminium_mm=3.0, copper_mm=0.0, grid=True,
+        focal_spot_mm=1.2, dose_ugy=2.5,
+    ),
+    AcquisitionName.LATERAL_ERECT: Acquisition(
+        sid_mm=1800.0, sod_mm=1600.0, kvp=125.0, aluminium_mm=3.0, copper_mm=0.0, grid=True,
+        focal_spot_mm=1.2, dose_ugy=2.5,
+    ),
+    AcquisitionName.AP_MOBILE: Acquisition(
+        sid_mm=1100.0, sod_mm=940.0, kvp=90.0, aluminium_mm=3.0, copper_mm=0.0, grid=False,
+        focal_spot_mm=0.8, dose_ugy=2.5,
+    ),
+    # The baseline has no source and no beam (see renderer.mean_projection); nothing here is used.
+    AcquisitionName.MEAN_PROJECTION: Acquisition(
+        sid_mm=1800.0, sod_mm=1630.0, kvp=125.0, aluminium_mm=3.0, copper_mm=0.0, grid=True,
+        focal_spot_mm=1.2, dose_ugy=2.5,
+    ),
+}  # fmt: skip
 
 _BY_VIEW = {
     View.PA: AcquisitionName.PA_ERECT,

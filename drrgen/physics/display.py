@@ -8,18 +8,18 @@ that vessels, ribs and spine show at once, and a sigmoid, like film, rolls off a
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional
 
 from drrgen.choices import Display
 from drrgen.errors import PhysicsError
+from drrgen.physics.blur import blur
+from drrgen.physics.exposure import BODY_LINE_INTEGRAL
 
 LINEAR_WHITE = 12.0  # line integral shown white by the linear display
-BODY_LINE_INTEGRAL = 0.25  # about 12 mm of water: less is air beside the patient
 
-_LOW_SHARE, _HIGH_SHARE = 0.02, 0.98  # quantiles of the body that the grey scale is pinned to
-_LOW_GREY, _HIGH_GREY = 0.10, 0.90
+_LOW_SHARE, _HIGH_SHARE = 0.12, 0.97  # quantiles of the body that the grey scale is pinned to
+_LOW_GREY, _HIGH_GREY = 0.15, 0.90
 _COARSE_SHARE, _FINE_SHARE = 0.06, 0.008  # width of the blurs, of the picture's short side
-_COARSE_GAIN, _FINE_GAIN = 0.55, 1.6  # what lungs against mediastinum, and what edges, count
+_COARSE_GAIN, _FINE_GAIN = 0.7, 2.5  # what lungs against mediastinum, and what edges, count
 _QUANTILE_SAMPLES = 65_536
 
 
@@ -28,6 +28,8 @@ def to_radiograph(
     *,
     display: Display | str = Display.CHEST,
     exposed_xywh: tuple[int, int, int, int] | None = None,
+    brightness: float = 0.0,
+    contrast: float = 1.0,
 ) -> Float[Tensor, "v u"]:
     """Turn line integrals into a display image.
 
@@ -35,6 +37,8 @@ def to_radiograph(
         line_integral: Integral of linear attenuation along each ray [dimensionless].
         display: ``chest`` looks like a radiograph; ``linear`` shows 0 black and 12 white.
         exposed_xywh: The open part of the collimator [pixels]; None for all. The rest is 0.
+        brightness: Shift of the grey scale, in widths of it; more is whiter.
+        contrast: Steepness of the grey scale; 1 is the look's own.
 
     Returns:
         Grey from 0 (black, air) to 1 (white, dense).
@@ -58,12 +62,17 @@ def to_radiograph(
     if inner.numel() == 0:
         raise PhysicsError(f"exposed_xywh is empty inside the picture, got {exposed_xywh}")
     image = torch.zeros_like(line_integral)
-    shown = (inner / LINEAR_WHITE).clamp(0, 1) if look is Display.LINEAR else _show_chest(inner)
+    if look is Display.LINEAR:
+        shown = ((inner / LINEAR_WHITE - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
+    else:
+        shown = _show_chest(inner, brightness, contrast)
     image[top : top + height, left : left + width] = shown
     return image
 
 
-def _show_chest(line_integral: Float[Tensor, "v u"]) -> Float[Tensor, "v u"]:
+def _show_chest(
+    line_integral: Float[Tensor, "v u"], brightness: float, contrast: float
+) -> Float[Tensor, "v u"]:
     """Compress large differences, normalise inside the body, and roll off."""
     body = line_integral > BODY_LINE_INTEGRAL
     if not bool(body.any()):
@@ -76,8 +85,9 @@ def _show_chest(line_integral: Float[Tensor, "v u"]) -> Float[Tensor, "v u"]:
     if not high > low:
         return body.to(line_integral.dtype) / 2
     # A logistic curve through (low, 10 % grey) and (high, 90 % grey).
-    steep = 2 * torch.logit(torch.tensor(_HIGH_GREY)).item() / (high - low)
-    grey = torch.sigmoid(steep * (signal - (low + high) / 2))
+    steep = contrast * 2 * torch.logit(torch.tensor(_HIGH_GREY)).item() / (high - low)
+    middle = (low + high) / 2 - brightness * (high - low)
+    grey = torch.sigmoid(steep * (signal - middle))
     # Beside the patient the film is black, without a step at the skin.
     return grey * (line_integral / BODY_LINE_INTEGRAL).clamp(0, 1)
 
@@ -95,20 +105,5 @@ def _blur_inside(
 ) -> Float[Tensor, "v u"]:
     """Blur within a mask only, so that air beside the skin does not leak in (normalised blur)."""
     mask = inside.to(values.dtype)
-    weight = _blur(mask, radius)
-    return _blur(values * mask, radius) / weight.clamp(min=1e-2)
-
-
-def _blur(values: Float[Tensor, "v u"], sigma: float) -> Float[Tensor, "v u"]:
-    """Blur by a Gaussian, on a coarser picture: what is blurred away needs no pixels."""
-    factor = max(1, int(sigma / 3))
-    coarse = functional.avg_pool2d(values[None, None], factor, ceil_mode=True)
-    radius = max(1, round(3 * sigma / factor))
-    x = torch.arange(-radius, radius + 1, dtype=values.dtype)
-    kernel = torch.exp(-0.5 * (x * factor / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    padded = functional.pad(coarse, (radius, radius, radius, radius), mode="replicate")
-    across = functional.conv2d(padded, kernel[None, None, None, :])
-    down = functional.conv2d(across, kernel[None, None, :, None])
-    wide = functional.interpolate(down, scale_factor=factor, mode="bilinear")[0, 0]
-    return wide[: values.shape[0], : values.shape[1]]
+    weight = blur(mask, radius)
+    return blur(values * mask, radius) / weight.clamp(min=1e-2)

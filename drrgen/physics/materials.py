@@ -17,7 +17,8 @@ from drrgen.errors import PhysicsError
 
 AIR_HU, WATER_HU, METAL_HU = -1000.0, 0.0, 3000.0
 CT_KEV = 70.0  # effective energy of a 120 kVp CT beam
-_DENSITY_G_PER_CM3 = {"water": 1.000, "cortical_bone": 1.920}
+SOFT_TISSUE_HU = 100.0  # up to here, dense soft tissue; beyond, bone begins to mix in
+DENSITY_G_PER_CM3 = {"water": 1.000, "cortical_bone": 1.920, "aluminium": 2.699, "copper": 8.960}
 _INT16 = np.iinfo(np.int16)
 
 
@@ -62,42 +63,59 @@ class Basis:
         return np.stack(rows).astype(np.float32)
 
 
-def find_mass_attenuation(material: str, kev: float) -> float:
-    """Look up the mass attenuation coefficient of a material [cm2/g].
+def find_mass_attenuations(
+    material: str, kev: Float64[np.ndarray, "e"]
+) -> Float64[np.ndarray, "e"]:
+    """Look up the mass attenuation coefficients of a material [cm2/g].
 
-    Between the tabulated energies it is interpolated in the logarithms of both.
+    Between the tabulated energies they are interpolated in the logarithms of both.
 
     Args:
-        material: ``water`` or ``cortical_bone``.
-        kev: Photon energy [keV].
+        material: ``water``, ``cortical_bone``, ``aluminium`` or ``copper``; or ``air_absorption``,
+            the energy-absorption coefficient of air.
+        kev: Photon energies [keV].
 
     Raises:
         PhysicsError: Unknown material, or an energy outside the table.
 
     Source:
         Hubbell and Seltzer, NISTIR 5632 (the file in ``physics/tables`` says more).
+    """
+    table = _read_table()
+    if material not in table or material == "kev":
+        known = ", ".join(name for name in table if name != "kev")
+        raise PhysicsError(f"unknown material {material!r}; known: {known}")
+    energies = table["kev"]
+    if not (energies[0] <= kev.min() and kev.max() <= energies[-1]):
+        raise PhysicsError(
+            f"kev must lie between {energies[0]:g} and {energies[-1]:g}, got {kev.min():g} to "
+            f"{kev.max():g}"
+        )
+    return np.exp(np.interp(np.log(kev), np.log(energies), np.log(table[material])))
+
+
+def find_mass_attenuation(material: str, kev: float) -> float:
+    """Look up one mass attenuation coefficient [cm2/g]; see ``find_mass_attenuations``.
+
+    Args:
+        material: The material.
+        kev: Photon energy [keV].
+
+    Raises:
+        PhysicsError: Unknown material, or an energy outside the table.
 
     Example:
         >>> find_mass_attenuation("water", 60.0)
         0.2059
     """
-    table = _read_table()
-    if material not in _DENSITY_G_PER_CM3:
-        raise PhysicsError(f"unknown material {material!r}; known: {', '.join(_DENSITY_G_PER_CM3)}")
-    energies = table["kev"]
-    if not energies[0] <= kev <= energies[-1]:
-        raise PhysicsError(
-            f"kev must lie between {energies[0]:g} and {energies[-1]:g}, got {kev:g}"
-        )
-    log_mu = np.interp(np.log(kev), np.log(energies), np.log(table[material]))
-    return float(np.round(np.exp(log_mu), 12))
+    return float(np.round(find_mass_attenuations(material, np.array([float(kev)]))[0], 12))
 
 
 def find_mu(material: str, kev: float) -> float:
     """Linear attenuation coefficient of a material [1/mm].
 
     Args:
-        material: ``water`` or ``cortical_bone``.
+        material: ``water``, ``cortical_bone``, ``aluminium`` or ``copper``.
         kev: Photon energy [keV].
 
     Raises:
@@ -107,7 +125,7 @@ def find_mu(material: str, kev: float) -> float:
         >>> find_mu("water", 60.0)
         0.02059
     """
-    per_cm = find_mass_attenuation(material, kev) * _DENSITY_G_PER_CM3[material]
+    per_cm = find_mass_attenuation(material, kev) * DENSITY_G_PER_CM3[material]
     return round(per_cm / 10, 12)
 
 
@@ -134,6 +152,31 @@ def make_attenuation_basis(kev: float) -> Basis:
         names=("mu",),
         knots_hu=np.array([AIR_HU, WATER_HU, METAL_HU]),
         amounts=np.array([[0.0, water, metal]]),
+    )
+
+
+def make_material_basis() -> Basis:
+    """Make the table from HU to area densities of soft tissue and cortical bone [g/cm2 per mm].
+
+    Soft tissue is water of the density that its HU tells. Above 100 HU the mixture of dense soft
+    tissue and bone is taken that attenuates the CT's beam as the voxel did, so the table is
+    continuous, and exact for the CT's own energy. Metal, above 3000 HU, is clamped.
+
+    Example:
+        A millimetre of water weighs 0.1 g/cm2:
+
+        >>> basis = make_material_basis()
+        >>> round(dict(zip(basis.knots_hu.tolist(), basis.amounts[0].tolist()))[0.0], 6)
+        0.1
+    """
+    soft = 1 + SOFT_TISSUE_HU / 1000
+    bone = DENSITY_G_PER_CM3["cortical_bone"]
+    bone_hu = 1000 * (find_mu("cortical_bone", CT_KEV) / find_mu("water", CT_KEV) - 1)
+    metal = bone * (1000 + METAL_HU) / (1000 + bone_hu)
+    return Basis(
+        names=("soft_tissue", "bone"),
+        knots_hu=np.array([AIR_HU, WATER_HU, SOFT_TISSUE_HU, bone_hu, METAL_HU]),
+        amounts=np.array([[0.0, 1.0, soft, 0.0, 0.0], [0.0, 0.0, 0.0, bone, metal]]) / 10,
     )
 
 

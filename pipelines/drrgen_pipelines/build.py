@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from drrgen.config import Config, RenderConfig, read_config, to_toml
+from drrgen.config import AugmentConfig, Config, RenderConfig, read_config, to_toml
 from drrgen.errors import ManifestError
 from drrgen.io.atomic import write_bytes
-from drrgen.jobs.runner import Plan, Progress, make_plan, run
+from drrgen.jobs.runner import Means, Plan, Progress, make_plan, run
 from drrgen.jobs.task import Item
 from drrgen.renderer.render import choose_engine
 from drrgen_pipelines.contact_sheet import make_contact_sheet
@@ -49,7 +49,7 @@ class Build:
     @property
     def task(self) -> RenderTask:
         """What is done to each study."""
-        return RenderTask(out=self.out, render=self.config.render, run=self.config.run)
+        return _make_task(self.out, self.config)
 
     @property
     def items(self) -> list[Item]:
@@ -61,7 +61,7 @@ class Build:
         """What is going to happen, in a line."""
         aside = ", ".join(f"{n} {why}" for why, n in sorted(self.ignored.items())) or "none"
         return (
-            f"{len(self.studies)} CT found, {len(self.plan.todo)} to render, {self.plan.kept} "
+            f"{len(self.studies)} CT found, {len(self.plan.todo)} to render, {len(self.plan.kept)} "
             f"there already; ignored files: {aside}"
         )
 
@@ -99,9 +99,20 @@ def plan_build(
     salt_file: Path,
     make_salt: bool = False,
     limit: int | None = None,
+    mask: Path | None = None,
     overwrite: bool = False,
 ) -> Build:
     """Find the CT and what is left to do; writes nothing but a missing salt.
+
+    Args:
+        path: Folder, file or glob of CT.
+        out: Output folder.
+        config: All settings.
+        salt_file: Key of the pseudonyms.
+        make_salt: Make the key if it is not there.
+        limit: Take only so many CT.
+        mask: Label map, or folder of them; the settings have ``mask`` on with it.
+        overwrite: Start anew.
 
     Raises:
         InputError: No CT there, impossible settings, or no salt.
@@ -114,11 +125,12 @@ def plan_build(
     salt = read_salt(salt_file, make=make_salt)
     check = keyed_hash(salt, "salt check").hex()[:4]
     if not overwrite:
-        _check_same(out, config.render, check)
+        _check_same(out, config, check)
     found = find_studies(
-        path, dataset=config.render.dataset, salt=salt, series=config.render.series, limit=limit
-    )
-    task = RenderTask(out=out, render=config.render, run=config.run)
+        path, dataset=config.render.dataset, salt=salt, series=config.render.series, limit=limit,
+        mask=mask,
+    )  # fmt: skip
+    task = _make_task(out, config)
     items = [make_item(study) for study in found.studies]
     return Build(
         out=out,
@@ -138,16 +150,18 @@ def run_build(build: Build) -> Iterator[Progress]:
         ManifestError: Another drrgen writes there now.
         OSError: The output cannot be written.
     """
-    head = f"# fingerprint: {build.config.render.fingerprint}\n# salt check: {build.salt_check}\n\n"
-    text = head + to_toml(build.config, sections=("render",))
+    running = build.config.run
+    head = f"# fingerprint: {build.task.fingerprint}\n# salt check: {build.salt_check}\n\n"
+    text = head + to_toml(build.config, sections=("render", "augment"))
     write_bytes(build.out / CONFIG_NAME, text.encode())
     write_locator(build.out, build.studies)
     yield from run(
         build.task,
         build.items,
         build.out,
-        part_size=build.config.run.shard_size,
+        part_size=running.shard_size,
         overwrite=build.overwrite,
+        means=Means(workers=running.workers, timeout_s=running.timeout_s),
     )
     make_contact_sheet(build.out)
 
@@ -172,14 +186,20 @@ def read_totals(out: Path) -> Totals:
     )
 
 
-def _check_same(out: Path, config: RenderConfig, salt_check: str) -> None:
+def _make_task(out: Path, config: Config) -> RenderTask:
+    """Say what is done to each study."""
+    return RenderTask(out=out, render=config.render, augment=config.augment, run=config.run)
+
+
+def _check_same(out: Path, config: Config, salt_check: str) -> None:
     """Raise ManifestError, with the difference, when an output was made otherwise."""
     path = out / CONFIG_NAME
     if not path.exists():
         return
-    old = dataclasses.asdict(read_config(path).render)
-    new = dataclasses.asdict(config)
-    changed = [f"{k}: {old[k]} there, {new[k]} now" for k in new if old[k] != new[k]]
+    there = read_config(path)
+    changed = _list_changes(there.render, config.render)
+    if config.render.views_per_ct > 1:
+        changed += _list_changes(there.augment, config.augment)
     found = _SALT_LINE.search(path.read_text(encoding="utf-8"))
     if found and found[1] != salt_check:
         changed.append("another salt: every pseudonym would change")
@@ -188,3 +208,11 @@ def _check_same(out: Path, config: RenderConfig, salt_check: str) -> None:
             f"{out} was made with other settings ({'; '.join(changed)}); use --overwrite to start "
             "anew, or another output folder"
         )
+
+
+def _list_changes(
+    there: RenderConfig | AugmentConfig, now: RenderConfig | AugmentConfig
+) -> list[str]:
+    """Say which settings differ."""
+    old, new = dataclasses.asdict(there), dataclasses.asdict(now)
+    return [f"{key}: {old[key]} there, {new[key]} now" for key in new if old[key] != new[key]]

@@ -4,33 +4,43 @@ import dataclasses
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-import numba
 import numpy as np
 import pyarrow as pa
-import torch
 
-from drrgen.anatomy.body import find_body
-from drrgen.config import RENDER_VERSION, RenderConfig, RunConfig
-from drrgen.errors import DataError, DrrgenError, RadiographError, Reason, status_of
+from drrgen.anatomy.body import find_body, remove_surroundings
+from drrgen.config import (
+    RENDER_VERSION,
+    AugmentConfig,
+    RenderConfig,
+    RunConfig,
+    find_fingerprint,
+)
+from drrgen.errors import DataError, DrrgenError, RadiographError, Reason, Status, status_of
 from drrgen.geometry.framing import Box
 from drrgen.io.hounsfield import check_hounsfield, is_label_map
 from drrgen.io.radiographs import write_radiograph
+from drrgen.io.structures import read_structures, write_thickness
 from drrgen.io.volumes import read_ct
 from drrgen.jobs.task import Item
 from drrgen.manifest import Row, make_row, to_table
 from drrgen.phantoms import make_box
-from drrgen.physics.display import to_radiograph
 from drrgen.renderer.render import choose_engine
+from drrgen.structures import Structure, lies_inside
 from drrgen.volume import CTVolume
 from drrgen_pipelines.discover import Study
-from drrgen_pipelines.projection import Projection, project
+from drrgen_pipelines.draws import Draw, list_draws
+from drrgen_pipelines.picture import Picture, project_structures, show_pair, take_picture
+from drrgen_pipelines.projection import find_setup, project, shoot
 
 log = logging.getLogger(__name__)
 
+NO_MASK, MASK_UNREADABLE, MASK_MISMATCH = "no_mask", "mask_unreadable", "mask_mismatch"
+_BESIDE = ("mask_path", "bone_path", "soft_path")
 BLANK_RANGE = 0.05  # of line integrals: 2.5 mm of water tell no anatomy
 METAL_HU = 2500
 _PERCENTILE_SAMPLES = 1_000_000
@@ -43,48 +53,58 @@ class RenderTask:
     Attributes:
         out: Output folder.
         render: Settings that touch pixels.
+        augment: How far draws wander.
         run: Engine and device.
     """
 
     out: Path
     render: RenderConfig
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     @property
     def fingerprint(self) -> str:
         """Digest of all settings that touch pixels."""
-        return self.render.fingerprint
+        return find_fingerprint(self.render, self.augment)
 
-    def prepare(self, threads: int) -> None:
-        """Set the number of threads, and load the compiled kernels before the clock runs."""
-        numba.set_num_threads(
-            min(
-                threads,
-                numba.config.NUMBA_NUM_THREADS,  # type: ignore[attr-defined]
-            )
-        )
-        torch.set_num_threads(threads)
+    def prepare(self) -> None:
+        """Load the compiled kernels, before the clock runs."""
         cube = make_box((40.0, 40.0, 40.0), 10.0, hu=0)
         body = Box(low_mm=(-20.0, -20.0, -20.0), high_mm=(20.0, 20.0, 20.0))
-        tiny = dataclasses.replace(self.render, size=16, isocenter=None)
-        for view in self.render.view:
-            project(cube, body, view, tiny, engine=self.run.engine, device=self.run.device)
+        tiny = dataclasses.replace(self.render, size=16, isocenter=None, views_per_ct=1)
+        for draw in self.list_draws("", tiny):
+            shoot(project(cube, body, draw, engine=self.run.engine, device=self.run.device), draw)
 
     def __call__(self, item: Item) -> list[Row]:
         """Render one study into its rows; see ``render_study``."""
         return render_study(item.payload, self)
 
+    def list_draws(self, sample_id: str, render: RenderConfig | None = None) -> list[Draw]:
+        """List the pictures to take of a sample."""
+        config = render or self.render
+        presets = {view: find_setup(view, config).acquisition for view in config.view}
+        return list_draws(config, self.augment, presets, sample_id)
+
+    def files(self, rows: Sequence[Row]) -> list[str]:
+        """Name the pictures of some rows, in every format."""
+        good = [row for row in rows if row["status"] == Status.OK]
+        pictures = [_name_picture(row) + f.suffix for row in good for f in self.render.format]
+        beside = [row[column] for row in good for column in _BESIDE if row[column] is not None]
+        return pictures + beside
+
     def failure(self, item: Item, reason: Reason, detail: str) -> list[Row]:
         """Make the row of a study that took its worker down, or took too long."""
         return [_make_failed_row(item.payload, self, reason, detail)]
 
-    def to_table(self, rows: list[Row]) -> pa.Table:
+    def to_table(self, rows: Sequence[Row]) -> pa.Table:
         """Turn rows into a part of the manifest."""
         return to_table(rows, fingerprint=self.fingerprint)
 
     def digest(self, item: Item) -> str:
         """Digest the content of a study, to tell whether a touched file has really changed."""
         study: Study = item.payload
+        if study.mask is not None:
+            return ""  # the CT's digest says nothing of its label map
         try:
             source = read_ct(study.files).source
         except (DataError, OSError):
@@ -97,8 +117,8 @@ def make_item(study: Study) -> Item:
     return Item(
         key=study.sample_id,
         payload=study,
-        n_bytes=study.files.n_bytes,
-        mtime_ns=study.files.mtime_ns,
+        n_bytes=study.files.n_bytes + (study.mask.n_bytes if study.mask else 0),
+        mtime_ns=max(study.files.mtime_ns, study.mask.mtime_ns if study.mask else 0),
     )
 
 
@@ -141,67 +161,89 @@ def render_study(study: Study, task: RenderTask) -> list[Row]:
 
 
 def _render_views(study: Study, volume: CTVolume, task: RenderTask) -> list[Row]:
-    """Take all views before writing any, so that a study that fails leaves no picture."""
+    """Take all pictures before writing any, so that a study that fails leaves none."""
     body = find_body(volume)
     facts = _describe(study, task) | _describe_volume(volume)
-    projections = [
-        project(volume, body, view, task.render, engine=task.run.engine, device=task.run.device)
-        for view in task.render.view
-    ]
-    for projection in projections:
-        _check_not_blank(projection, study)
-    return [_write_view(study, projection, facts, task) for projection in projections]
+    cleared = volume
+    if not task.render.keep_table:
+        cleared = remove_surroundings(volume, body)
+        facts["table_removed_ml"] = body.beside_ml
+    draws = task.list_draws(study.sample_id)
+    pictures = [take_picture(volume, cleared, body, draw, task.run) for draw in draws]
+    for picture in pictures:
+        _check_not_blank(picture, study)
+    structures, warnings = _find_structures(study, volume) if task.render.mask else ([], [])
+    facts["warnings"] = [*(facts["warnings"] or ()), *warnings]
+    return [_write_picture(picture, structures, facts, task) for picture in pictures]
 
 
-def _write_view(study: Study, projection: Projection, facts: Row, task: RenderTask) -> Row:
-    """Write the files of one view, and tell it in a row."""
-    row = facts | _describe_projection(projection, task.render)
-    row["warnings"] = [*(facts["warnings"] or ()), *projection.warnings]
-    return row | _write_files(study, projection, row, task)
+def _find_structures(study: Study, volume: CTVolume) -> tuple[list[Structure], list[str]]:
+    """Read the label map of a study; a picture without one is still a picture."""
+    if study.mask is None:
+        return [], [NO_MASK]
+    try:
+        structures = read_structures(study.mask)
+    except DataError as error:
+        log.warning("%s: its label map: %s; %s", study.sample_id, error.detail, error.remedy)
+        return [], [MASK_UNREADABLE]
+    if not lies_inside(structures, volume):
+        log.warning("%s: its label map lies outside the CT", study.sample_id)
+        return [], [MASK_MISMATCH]
+    return structures, []
 
 
-def _check_not_blank(projection: Projection, study: Study) -> None:
+def _check_not_blank(picture: Picture, study: Study) -> None:
     """Refuse a picture that shows nothing."""
-    left, top, width, height = projection.frame.exposed_xywh
-    inner = projection.line_integral[top : top + height, left : left + width]
+    left, top, width, height = picture.facts["exposed_xywh"]
+    inner = picture.line_integral[top : top + height, left : left + width]
     span = float(inner.max() - inner.min())
     if not span > BLANK_RANGE:
         raise RadiographError(
             Reason.RENDER_BLANK,
             study.sample_id,
-            f"the line integrals of view {projection.setup.view} span {span:.3g}, wanted more "
-            f"than {BLANK_RANGE:g}",
+            f"the line integrals of view {picture.draw.view} span {span:.3g}, wanted more than "
+            f"{BLANK_RANGE:g}",
             remedy="check isocenter, distances and the HU of the CT",
         )
 
 
-def _write_files(study: Study, projection: Projection, row: Row, task: RenderTask) -> Row:
-    """Write the picture in every format asked for; the first one is the row's ``cxr_path``."""
-    config = task.render
-    radiograph = to_radiograph(
-        projection.line_integral,
-        display=config.display,
-        exposed_xywh=projection.frame.exposed_xywh,
-    )
-    view, draw = row["view"], row["draw"]
-    stem = f"images/{study.sample_id[:2]}/{study.sample_id}_{view}_{draw}"
-    settings = _describe_settings(row, config)
-    written: Row = {}
-    for image_format in config.format:
-        path = stem + image_format.suffix
+def _write_picture(
+    picture: Picture, structures: Sequence[Structure], facts: Row, task: RenderTask
+) -> Row:
+    """Write a picture in every format asked for, and what goes with it; tell it in a row."""
+    row = facts | picture.facts | {"status": Status.OK.value}
+    row["warnings"] = [*facts["warnings"], *picture.warnings]
+    settings = _describe_settings(row, picture.draw.config)
+    for image_format in task.render.format:
+        path = _name_picture(row) + image_format.suffix
         raw = image_format.holds_line_integrals
         digest = write_radiograph(
             task.out / path,
-            projection.line_integral if raw else radiograph,
+            picture.line_integral if raw else picture.grey,
             format=image_format,
-            pitch_mm=projection.detector.pitch_mm,
+            pitch_mm=picture.pitch_mm,
             settings=settings,
         )
-        if "cxr_path" not in written:
-            written |= {"cxr_path": path, "cxr_sha256": digest}
-        if raw:
-            written.setdefault("line_integral_path", path)
-    return written
+        if row["cxr_path"] is None:
+            row |= {"cxr_path": path, "cxr_sha256": digest}
+        if raw and row["line_integral_path"] is None:
+            row["line_integral_path"] = path
+    for pair in task.render.pairs:
+        path = row[f"{pair.value}_path"] = f"{_name_picture(row)}_{pair.value}.png"
+        write_radiograph(
+            task.out / path, show_pair(picture, pair), pitch_mm=picture.pitch_mm, settings=settings
+        )
+    if structures and picture.projection is not None:
+        path = row["mask_path"] = f"{_name_picture(row)}_mask.npz"
+        thickness = project_structures(structures, picture.projection, task.run)
+        write_thickness(task.out / path, structures, thickness)
+    return row
+
+
+def _name_picture(row: Row) -> str:
+    """Name a picture under the output folder, without the ending."""
+    sample = row["sample_id"]
+    return f"images/{sample[:2]}/{sample}_{row['view']}_{row['draw']}"
 
 
 def _describe(study: Study, task: RenderTask) -> Row:
@@ -251,30 +293,10 @@ def _describe_volume(volume: CTVolume) -> Row:
     return row
 
 
-def _describe_projection(projection: Projection, config: RenderConfig) -> Row:
-    """Fill the columns of the radiograph."""
-    setup, detector = projection.setup, projection.detector
-    return {
-        "status": "ok",
-        "cxr_kind": "rendered",
-        "view": setup.view.value,
-        "width": detector.columns,
-        "height": detector.rows,
-        "exposed_xywh": list(projection.frame.exposed_xywh),
-        "pitch_mm": detector.pitch_mm,
-        "sid_mm": setup.sid_mm,
-        "sod_mm": setup.sod_mm,
-        "isocenter_mm": list(projection.isocenter_mm),
-        "rotation_deg": list(config.rotation_deg),
-        "acquisition": setup.acquisition.value,
-        "display": config.display.value,
-    }
-
-
 _IN_PICTURE = (
     "sample_id", "draw", "view", "acquisition", "sid_mm", "sod_mm", "pitch_mm", "isocenter_mm",
-    "rotation_deg", "exposed_xywh", "render_fingerprint", "render_version", "engine",
-    "drrgen_version",
+    "rotation_deg", "exposed_xywh", "kvp", "dose_ugy", "seed", "render_fingerprint",
+    "render_version", "engine", "drrgen_version",
 )  # fmt: skip
 
 

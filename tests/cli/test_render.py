@@ -1,4 +1,5 @@
 import gzip
+import resource
 import shutil
 from pathlib import Path
 
@@ -89,3 +90,17 @@ def test_a_flipped_bit_in_the_stream_is_refused_or_read(torso: Path, tmp_path: P
     data[len(data) // 2] ^= 0xFF
     (tmp_path / "bad.nii.gz").write_bytes(data)
     assert render(tmp_path / "bad.nii.gz", tmp_path / "out") == 3
+
+
+def test_a_disk_that_was_full_costs_nothing_but_another_run(torso: Path, tmp_path: Path) -> None:
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
+    assert render(torso, undisturbed) == 0
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))  # as if no more fitted
+    try:
+        assert render(torso, out) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(out.rglob("*.png")) and not list(out.rglob("*.parquet"))
+    assert render(torso, out) == 0
+    assert read_files(out) == read_files(undisturbed)

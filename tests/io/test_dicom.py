@@ -1,46 +1,14 @@
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
+from dicom_files import write_series
 
 from drrgen.errors import Reason, VolumeError
 from drrgen.io.volumes import find_ct, read_ct, read_volume
 from drrgen.phantoms import make_torso
-from drrgen.volume import CTVolume
 
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 POSITION_TOL_MM = 1e-4  # DICOM writes decimal strings
-
-
-def write_series(volume: CTVolume, folder: Path, patient: str, *, skip: int = -1) -> None:
-    folder.mkdir(exist_ok=True)
-    matrix = volume.patient_from_voxel
-    unit = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
-    order = np.random.default_rng(0).permutation(len(volume.hu))
-    for name, z in enumerate(order):
-        if z == skip:
-            continue
-        d = Dataset()
-        d.file_meta = FileMetaDataset()
-        d.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        d.file_meta.MediaStorageSOPClassUID = d.SOPClassUID = CT_IMAGE
-        uid = f"1.2.3.{len(patient)}.{z + 1}"
-        d.file_meta.MediaStorageSOPInstanceUID = d.SOPInstanceUID = uid
-        d.Modality, d.PatientID = "CT", patient
-        d.StudyInstanceUID = d.SeriesInstanceUID = f"1.2.3.{len(patient)}"
-        d.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-        d.Rows, d.Columns = volume.hu.shape[1:]
-        d.ImageOrientationPatient = [f"{x:.10g}" for x in [*unit[:, 0], *unit[:, 1]]]
-        d.ImagePositionPatient = [f"{x:.8g}" for x in (matrix @ [0, 0, z, 1])[:3]]
-        d.PixelSpacing = list(volume.spacing_zyx_mm[1:])
-        d.RescaleSlope, d.RescaleIntercept = 1, -1024
-        d.SamplesPerPixel, d.PhotometricInterpretation = 1, "MONOCHROME2"
-        d.BitsAllocated = d.BitsStored = 16
-        d.HighBit, d.PixelRepresentation = 15, 0
-        d.PixelData = (volume.hu[z].astype(np.int32) + 1024).astype("<u2").tobytes()
-        d.save_as(folder / f"{patient}{name}", enforce_file_format=True)
 
 
 def test_shuffled_slices_of_three_patients_give_three_right_volumes(tmp_path: Path) -> None:

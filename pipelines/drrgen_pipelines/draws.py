@@ -1,0 +1,101 @@
+"""The pictures taken of a CT: a plain one of each view, and others drawn around it.
+
+Every number that chance decides comes from the seed, the sample, the view and the number of the
+draw, so the same settings give the same pictures in any order on any machine.
+"""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from drrgen.choices import View
+from drrgen.config import AugmentConfig, RenderConfig
+from drrgen.physics.acquisitions import Acquisition
+
+Xyz = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """One picture to be taken.
+
+    Attributes:
+        view: The named view.
+        number: 0 for the plain picture.
+        seed: Of all chance in this picture.
+        config: The settings, as this draw varies them.
+        shift_mm: How far the isocenter is moved, patient LPS [mm].
+    """
+
+    view: View
+    number: int
+    seed: int
+    config: RenderConfig
+    shift_mm: Xyz = (0.0, 0.0, 0.0)
+
+
+def list_draws(
+    render: RenderConfig,
+    augment: AugmentConfig,
+    presets: dict[View, Acquisition],
+    sample_id: str,
+) -> list[Draw]:
+    """List the pictures of a sample: every view, each with its draws.
+
+    Args:
+        render: The settings.
+        augment: How far draws wander.
+        presets: The acquisition of each view, which the draws vary.
+        sample_id: The sample.
+    """
+    return [
+        _draw(render, augment, presets[view], sample_id, view, number)
+        for view in render.view
+        for number in range(render.views_per_ct)
+    ]
+
+
+def _draw(
+    render: RenderConfig,
+    augment: AugmentConfig,
+    preset: Acquisition,
+    sample_id: str,
+    view: View,
+    number: int,
+) -> Draw:
+    """Make one draw; number 0 varies nothing."""
+    seed = _find_seed(render.seed, sample_id, view, number)
+    if number == 0:
+        return Draw(view=view, number=0, seed=seed, config=render)
+    random = np.random.default_rng(seed)
+
+    def around(middle: float, reach: float) -> float:
+        return float(middle + reach * random.uniform(-1, 1))
+
+    rotation = [
+        around(a, b) for a, b in zip(render.rotation_deg, augment.rotation_deg, strict=True)
+    ]
+    shift = [around(0, augment.shift_mm) for _ in range(3)]
+    sid_mm = (render.sid_mm or preset.sid_mm) * around(1, augment.sid_share)
+    kvp = (render.kvp or preset.kvp) * around(1, augment.kvp_share)
+    dose = (render.dose_ugy or preset.dose_ugy) * augment.dose_factor ** around(0, 1)
+    config = dataclasses.replace(
+        render,
+        rotation_deg=(rotation[0], rotation[1], rotation[2]),
+        sid_mm=sid_mm,
+        kvp=None if render.kev else float(np.clip(kvp, 50, 150)),
+        dose_ugy=dose,
+        brightness=float(np.clip(around(render.brightness, augment.brightness), -1, 1)),
+        contrast=render.contrast * around(1, augment.contrast_share),
+    )
+    return Draw(
+        view=view, number=number, seed=seed, config=config, shift_mm=(shift[0], shift[1], shift[2])
+    )
+
+
+def _find_seed(seed: int, sample_id: str, view: View, number: int) -> int:
+    """Derive the seed of one picture."""
+    text = f"{seed} {sample_id} {view.value} {number}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
