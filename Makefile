@@ -67,7 +67,7 @@ lock: $(STAMP)
 	{ sed -n '/^#/p' requirements.lock; \
 	  "$(BIN)/python" -m pip freeze --exclude drrgen | sed 's/+cpu//' | grep -E '^(torch|torchvision)=='; \
 	  "$(BIN)/python" -m pip freeze --exclude drrgen | sed 's/+cpu//' | \
-	    grep -vE '^(torch|torchvision)==|^nvidia|^triton|^-e'; } > requirements.lock.new
+	    grep -vE '^(torch|torchvision)==|^nvidia|^-e'; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 
 clean:

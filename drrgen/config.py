@@ -167,7 +167,7 @@ def find_fingerprint(render: RenderConfig, augment: AugmentConfig) -> str:
 class RunConfig:
     """How the work is done, which changes no pixel by more than one grey level."""
 
-    engine: Engine = _key(Engine.AUTO, "auto, reference or numba")
+    engine: Engine = _key(Engine.AUTO, "auto, numba (CPU), triton (CUDA), reference or diffdrr")
     device: str = _key("auto", "auto, cpu, cuda or cuda:N")
     workers: int | None = _key(
         None, "worker processes; without it by cores and memory, and none for a handful of CT"
