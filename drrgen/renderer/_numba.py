@@ -44,7 +44,7 @@ _Tile = tuple[int, int, int, int]  # first row, last row, first column, last col
 _Kernel = Callable[[Any, F32, F32, _Tile], None]
 
 
-def _compile(function: Any) -> Any:
+def compile_kernel(function: Any) -> Any:
     """Compile a kernel, and keep the machine code on disk where there is a place for it."""
     options = {"nogil": True, "fastmath": {"contract"}}
     try:
@@ -182,7 +182,7 @@ def _make_upright_kernel(rays: _Rays) -> _Kernel | None:
     return kernel
 
 
-@_compile
+@compile_kernel
 def _integrate_upright(  # noqa: C901  one kernel: the loops share a dozen buffers
     hu: Any,
     strides: Any,
@@ -252,7 +252,7 @@ def _integrate_upright(  # noqa: C901  one kernel: the loops share a dozen buffe
                 image[m, v, u] *= _find_length(panel, u, v)
 
 
-@_compile
+@compile_kernel
 def _clip_lines(line: F64, count: int, first: int, n: int) -> F64:
     """Find where the ray of each pixel enters and leaves the grid sideways (0 source, 1 pixel)."""
     clip = np.empty((2, n))
@@ -262,7 +262,7 @@ def _clip_lines(line: F64, count: int, first: int, n: int) -> F64:
     return clip
 
 
-@_compile
+@compile_kernel
 def _find_span(
     line: F64, s_line: F64, slices: int, first: int, n: int, count: int
 ) -> tuple[int, int]:
@@ -278,7 +278,7 @@ def _find_span(
     return min(low, max(count - 2, 0)), high
 
 
-@_compile
+@compile_kernel
 def _find_ranges(clip: F64, enter: float, leave: float) -> tuple[tuple[int, int], tuple[int, int]]:
     """Find which pixels pass a slab inside the grid: at least partly, and on their whole way."""
     n = clip.shape[1]
@@ -291,14 +291,14 @@ def _find_ranges(clip: F64, enter: float, leave: float) -> tuple[tuple[int, int]
     return (part_first, part_last), (full_first, full_last)
 
 
-@_compile
+@compile_kernel
 def _find_position(line: F64, t: float, pixel: int, count: int) -> float:
     """Find the position of a pixel's ray along an axis, held inside the outermost centres."""
     position = line[0] + t * (line[1] + (pixel + 0.5) * line[2])
     return max(min(position, count - 1.0), 0.0)
 
 
-@_compile
+@compile_kernel
 def _locate(
     line: F64,
     t: float,
@@ -317,7 +317,7 @@ def _locate(
         weight[k] = position - left
 
 
-@_compile
+@compile_kernel
 def _resample(
     strip: F32, index: Any, weight: F32, part: tuple[int, int], count: int, out: F32
 ) -> None:
@@ -329,7 +329,7 @@ def _resample(
         out[u] = a + (b - a) * weight[u]
 
 
-@_compile
+@compile_kernel
 def _blend(a: F32, b: F32, fraction: float, share: float, first: int, last: int, out: F32) -> None:
     """Add two resampled rows, blended, to a row of the picture."""
     a, b, out = a[first:last], b[first:last], out[first:last]
@@ -338,7 +338,7 @@ def _blend(a: F32, b: F32, fraction: float, share: float, first: int, last: int,
         out[u] += a[u] * weight_a + b[u] * weight_b
 
 
-@_compile
+@compile_kernel
 def _blend_part(
     a: F32,
     b: F32,
@@ -357,7 +357,7 @@ def _blend_part(
             out[u] += np.float32(share) * (a[u] + (b[u] - a[u]) * np.float32(fraction))
 
 
-@_compile
+@compile_kernel
 def _integrate_general(
     hu: Any,
     shape: Any,
@@ -382,7 +382,7 @@ def _integrate_general(
                 image[m, pixels[0, k], pixels[1, k]] = sums[m, k] * lines[6, k]
 
 
-@_compile
+@compile_kernel
 def _trace(
     geometry: F64, shape: Any, order: Any, panel: F64, tile: _Tile, lines: F32, pixels: Any
 ) -> tuple[int, Any]:
@@ -426,7 +426,7 @@ def _trace(
     return n, origin
 
 
-@_compile
+@compile_kernel
 def _find_steepest(ray: F64) -> int:
     """Find the axis a ray runs nearest to; a tie goes to x, then y, as in the reference."""
     steepest = 2
@@ -436,7 +436,7 @@ def _find_steepest(ray: F64) -> int:
     return steepest
 
 
-@_compile
+@compile_kernel
 def _sum_slices(
     hu: Any, strides: Any, shape: Any, table: F32, lines: F32, n: int, origin: F64
 ) -> Float32[np.ndarray, "m n"]:
@@ -474,7 +474,7 @@ def _sum_slices(
     return sums
 
 
-@_compile
+@compile_kernel
 def _find_extent(lines: F32, n: int, s: float) -> F64:
     """Find the smallest and largest row and column of rays in a slice, from the origin."""
     extent = np.array([np.inf, -np.inf, np.inf, -np.inf])
@@ -485,7 +485,7 @@ def _find_extent(lines: F32, n: int, s: float) -> F64:
     return extent
 
 
-@_compile
+@compile_kernel
 def _find_window(
     a: F64, b: F64, origin: F64, shape: Any
 ) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -501,13 +501,13 @@ def _find_window(
     return rows, columns
 
 
-@_compile
+@compile_kernel
 def _hold(position: float, count: int) -> int:
     """Round a position down to a voxel, held inside the grid."""
     return int(min(max(position, 0.0), count - 1.0))
 
 
-@_compile
+@compile_kernel
 def _place(
     lines: F32,
     part: tuple[int, int],
@@ -548,7 +548,7 @@ def _place(
         share[k] = max(min(high, leave[k]) - max(low, enter[k]), zero)
 
 
-@_compile
+@compile_kernel
 def _sample(patch: F32, pitch: int, index: Any, weights: F32, sums: F32) -> None:
     """Add a bilinear sample to every ray."""
     n = sums.size
@@ -563,7 +563,7 @@ def _sample(patch: F32, pitch: int, index: Any, weights: F32, sums: F32) -> None
         sums[k] += share[k] * (upper + (lower - upper) * down[k])
 
 
-@_compile
+@compile_kernel
 def _copy(
     hu: Any,
     strides: Any,
@@ -596,14 +596,14 @@ def _copy(
                         out[k] = hu[start + k * strides[2]]
 
 
-@_compile
+@compile_kernel
 def _look_up(values: Any, table: F32, out: F32) -> None:
     """Turn a row of HU into the amount of a material."""
     for k in range(out.size):
         out[k] = table[values[k]]
 
 
-@_compile
+@compile_kernel
 def _clip_axis(source: float, direction: float, count: int) -> tuple[float, float]:
     """Find where a ray enters and leaves one pair of faces."""
     if direction == 0:
@@ -614,7 +614,7 @@ def _clip_axis(source: float, direction: float, count: int) -> tuple[float, floa
     return min(a, b), max(a, b)
 
 
-@_compile
+@compile_kernel
 def _find_length(panel: F64, u: int, v: int) -> float:
     """Length of a pixel's ray, from source to detector [mm]."""
     x, y = (u + 0.5 - panel[0]) * panel[2], (v + 0.5 - panel[1]) * panel[2]
