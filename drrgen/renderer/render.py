@@ -31,6 +31,7 @@ def render(
     basis: Basis | None = None,
     engine: Engine | str = Engine.AUTO,
     device: str = "auto",
+    slab_slices: int = 1,
 ) -> LineIntegral:
     """Integrate the materials of a CT along the ray to every pixel's centre.
 
@@ -51,6 +52,8 @@ def render(
         engine: ``numba`` (CPU), ``triton`` (CUDA), ``reference`` or ``diffdrr`` (torch, any
             device), or ``auto``.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
+        slab_slices: Slices along the beam that are summed before projecting, for previews and many
+            views from one side; ``_slabs.sum_slabs`` states the error.
 
     Returns:
         Line integrals, a picture for every pose b and material m, float32, on the device that made
@@ -59,7 +62,7 @@ def render(
     Raises:
         EngineError: The engine or the device is not to be had here, gives no gradient where a pose
             wants one, or ran out of memory.
-        GeometryError: There are no poses.
+        GeometryError: There are no poses, or ``slab_slices`` is below 1.
 
     Source:
         Joseph, IEEE Trans Med Imaging 1(3):192-196, 1982.
@@ -77,6 +80,12 @@ def render(
     """
     _check_poses(poses)
     basis = basis or make_attenuation_basis(DEFAULT_KEV)
+    if slab_slices != 1:
+        from drrgen.renderer._slabs import render_slabs
+
+        return render_slabs(
+            volume, detector, poses, basis=basis, slices=slab_slices, engine=engine, device=device
+        )
     chosen, where = _choose_for_poses(engine, device, poses)
     try:
         return _run(chosen, where, volume, detector, poses, basis)
