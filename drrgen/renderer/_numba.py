@@ -14,7 +14,6 @@ Tiles have a fixed size and never depend on another, so the picture does not dep
 threads.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32, Float64
-from numba import njit
+from numba import config, njit
 
 from drrgen.geometry.detector import Detector
 from drrgen.geometry.pose import Pose
@@ -60,7 +59,10 @@ def render_numba(
     basis: Basis,
     threads: int | None = None,
 ) -> Float32[np.ndarray, "b m v u"]:
-    """Integrate every material along every ray."""
+    """Integrate every material along every ray.
+
+    Threads are as many as NUMBA_NUM_THREADS says, by default the processors of this process.
+    """
     # Unsigned HU index the table without a test for negative numbers.
     table = np.ascontiguousarray(np.roll(basis.tabulate(), 32768, axis=1))
     hu = volume.hu.view(np.uint16).reshape(-1).view()
@@ -72,17 +74,10 @@ def render_numba(
     for pose, image in zip(poses, images, strict=True):
         kernel, tiles = _plan(_make_rays(volume, detector, pose))
         work += [(kernel, image, tile) for tile in tiles]
-    with ThreadPoolExecutor(threads or _count_processors()) as pool:
+    with ThreadPoolExecutor(threads or config.NUMBA_NUM_THREADS) as pool:
         for _ in pool.map(lambda job: job[0](hu, table, job[1], job[2]), work):
             pass  # an error in a thread is raised here
     return images
-
-
-def _count_processors() -> int:
-    """Count the processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS and Windows have no affinity to ask for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
