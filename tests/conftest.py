@@ -11,6 +11,7 @@ PACKAGES = ("drrgen", "pipelines/drrgen_pipelines", "training/drrgen_training")
 UNCHECKED = (
     "drrgen.cli",  # names types that it imports only for mypy, so that --help needs no torch
     "drrgen.renderer._numba",  # kernels: their compiler takes no wrapped function
+    "drrgen.renderer._slabs",
     "drrgen.renderer._triton",
 )
 
