@@ -63,3 +63,24 @@ class Detector:
             ],
             dtype=torch.float64,
         )
+
+
+def cut_detector(detector: Detector, rows: slice, columns: slice) -> Detector:
+    """Cut a window out of a panel: its pixels lie where they lay.
+
+    Args:
+        detector: The whole panel.
+        rows: Rows of the window, from its first to behind its last [pixels].
+        columns: Its columns [pixels].
+
+    Raises:
+        GeometryError: The window is empty.
+    """
+    u, v = detector.center_uv
+    return Detector(
+        sid_mm=detector.sid_mm,
+        pitch_mm=detector.pitch_mm,
+        rows=rows.stop - rows.start,
+        columns=columns.stop - columns.start,
+        principal_uv=(u - columns.start, v - rows.start),
+    )

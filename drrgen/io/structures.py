@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float16
 
 from drrgen.errors import InputError, Reason, VolumeError
 from drrgen.io.atomic import write_bytes
@@ -104,7 +104,7 @@ def read_structures(files: MaskFiles) -> list[Structure]:
 
 
 def write_thickness(
-    path: Path, structures: Sequence[Structure], thickness_mm: Float32[np.ndarray, "n v u"]
+    path: Path, structures: Sequence[Structure], thickness_mm: Float16[np.ndarray, "n v u"]
 ) -> None:
     """Write projected structures as NPZ: ``names``, ``labels``, ``thickness_mm``, ``silhouettes``.
 
@@ -121,7 +121,7 @@ def write_thickness(
         buffer,
         names=np.array([structure.name for structure in structures]),
         labels=np.array([structure.label for structure in structures], dtype=np.int32),
-        thickness_mm=thickness_mm.astype(np.float16),
+        thickness_mm=thickness_mm,
         silhouettes=np.packbits(thickness_mm > _SILHOUETTE_MM, axis=2),
     )
     write_bytes(path, buffer.getvalue())

@@ -1,18 +1,21 @@
 """One finished picture, before it is written: what it shows, and every number that made it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float16
 from torch import Tensor
 
 from drrgen.anatomy.body import Body
 from drrgen.choices import AcquisitionName, Display, Pair
 from drrgen.config import RunConfig
-from drrgen.geometry.detector import Detector
+from drrgen.geometry.detector import Detector, cut_detector
 from drrgen.geometry.framing import Frame
+from drrgen.geometry.pose import Pose
+from drrgen.geometry.rays import project_points
 from drrgen.manifest import Row
 from drrgen.physics.display import to_radiograph
 from drrgen.physics.materials import Basis
@@ -100,7 +103,7 @@ def show_pair(picture: Picture, pair: Pair) -> Float[Tensor, "v u"]:
 
 def project_structures(
     structures: Sequence[Structure], projection: Projection, run: RunConfig
-) -> Float32[np.ndarray, "n v u"]:
+) -> Float16[np.ndarray, "n v u"]:
     """Find how much of each structure every ray passes [mm].
 
     Args:
@@ -108,15 +111,27 @@ def project_structures(
         projection: The rays.
         run: Engine and device.
     """
-    thickness = np.empty(
-        (len(structures), projection.detector.rows, projection.detector.columns), np.float32
-    )
+    panel, pose = projection.detector, projection.pose
+    thickness = np.zeros((len(structures), panel.rows, panel.columns), np.float16)
     for k, structure in enumerate(structures):
-        thickness[k] = render(
-            structure.volume, projection.detector, [projection.pose], basis=_INSIDE,
-            engine=run.engine, device=run.device,
-        )[0, 0].cpu()  # fmt: skip
+        rows, columns = _find_shadow(structure, panel, pose)
+        if rows.start < rows.stop and columns.start < columns.stop:
+            window = cut_detector(panel, rows, columns)
+            shadow = render(
+                structure.volume, window, [pose], basis=_INSIDE, engine=run.engine,
+                device=run.device,
+            )  # fmt: skip
+            thickness[k, rows, columns] = shadow[0, 0].cpu()
     return thickness
+
+
+def _find_shadow(structure: Structure, panel: Detector, pose: Pose) -> tuple[slice, slice]:
+    """Find the rows and columns of the panel that a structure can fall on."""
+    corners = torch.from_numpy(structure.volume.corners_mm)
+    u, v = project_points(corners, panel, pose).detach().unbind(-1)
+    left, top = max(0, math.floor(float(u.min()))), max(0, math.floor(float(v.min())))
+    right, bottom = math.ceil(float(u.max())), math.ceil(float(v.max()))
+    return slice(top, min(panel.rows, bottom)), slice(left, min(panel.columns, right))
 
 
 def _show(shot: Shot, projection: Projection, draw: Draw) -> Float[Tensor, "v u"]:

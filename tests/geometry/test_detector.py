@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from drrgen.errors import GeometryError
-from drrgen.geometry.detector import MAX_PIXELS, Detector
+from drrgen.geometry.detector import MAX_PIXELS, Detector, cut_detector
 from drrgen.geometry.frames import transform_points
+from drrgen.geometry.pose import make_pose
+from drrgen.geometry.rays import find_pixel_centers
 
 EXACT = 1e-9  # float64 and no more than a few operations
 
@@ -69,3 +71,11 @@ def test_an_absurdly_large_panel_is_refused() -> None:
 def test_a_principal_point_that_is_not_finite_is_refused() -> None:
     with pytest.raises(GeometryError, match="principal_uv"):
         make_panel(principal_uv=(math.nan, 3.0))
+
+
+def test_a_window_of_a_panel_keeps_its_pixels_in_place() -> None:
+    whole = Detector(sid_mm=1800, pitch_mm=0.5, rows=60, columns=80, principal_uv=(33.0, 21.0))
+    window = cut_detector(whole, slice(10, 30), slice(5, 45))
+    pose = make_pose("LL", isocenter_mm=(1, 2, 3), sod_mm=1500, rotation_deg=(3, 5, 7))
+    expected = find_pixel_centers(whole, pose)[10:30, 5:45]
+    assert torch.allclose(find_pixel_centers(window, pose), expected)
