@@ -40,7 +40,7 @@ def make_contact_sheet(out: Path, *, limit: int = 24) -> Path:
         y = GAP_PX + i // columns * (TILE_PX + CAPTION_PX + GAP_PX)
         tile = _read_tile(out, row)
         sheet.paste(tile, (x + (TILE_PX - tile.width) // 2, y + (TILE_PX - tile.height) // 2))
-        draw.text((x, y + TILE_PX + 2), f"{row['sample_id'][:8]} {row['view']}", _INK, font)
+        draw.text((x, y + TILE_PX + 2), _caption(row), _INK, font)
     bad = len(rows) - len(good)
     footer = f"{len(shown)} of {len(good)} radiographs; {bad} CT refused or failed"
     draw.text((GAP_PX, size[1] - CAPTION_PX), footer, _INK, font)
@@ -49,6 +49,13 @@ def make_contact_sheet(out: Path, *, limit: int = 24) -> Path:
     path = out / "contact-sheet.png"
     write_bytes(path, buffer.getvalue())
     return path
+
+
+def _caption(row: Row) -> str:
+    """Name a radiograph, and say what was taken out of its CT."""
+    removed = row["table_removed_ml"]
+    table = f", {removed:.0f} ml beside the body removed" if removed else ""
+    return f"{row['sample_id'][:8]} {row['view']}{table}"
 
 
 def _read_tile(out: Path, row: Row) -> Image.Image:

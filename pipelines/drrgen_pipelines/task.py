@@ -161,20 +161,26 @@ def render_study(study: Study, task: RenderTask) -> list[Row]:
 
 
 def _render_views(study: Study, volume: CTVolume, task: RenderTask) -> list[Row]:
-    """Take all pictures before writing any, so that a study that fails leaves none."""
+    """Take and write one picture after the other; a study that fails leaves none."""
     body = find_body(volume)
     facts = _describe(study, task) | _describe_volume(volume)
     cleared = volume
     if not task.render.keep_table:
         cleared = remove_surroundings(volume, body)
         facts["table_removed_ml"] = body.beside_ml
-    draws = task.list_draws(volume)
-    pictures = [take_picture(volume, cleared, body, draw, task.run) for draw in draws]
-    for picture in pictures:
-        _check_not_blank(picture, study)
     structures, warnings = _find_structures(study, volume) if task.render.mask else ([], [])
     facts["warnings"] = [*(facts["warnings"] or ()), *warnings]
-    return [_write_picture(picture, structures, facts, task) for picture in pictures]
+    rows = []
+    try:
+        for draw in task.list_draws(volume):
+            picture = take_picture(volume, cleared, body, draw, task.run)
+            _check_not_blank(picture, study)
+            rows.append(_write_picture(picture, structures, facts, task))
+    except BaseException:
+        for path in task.out.glob(f"{_name_folder(study.sample_id)}/{study.sample_id}_*"):
+            path.unlink()
+        raise
+    return rows
 
 
 def _find_structures(study: Study, volume: CTVolume) -> tuple[list[Structure], list[str]]:
@@ -243,7 +249,12 @@ def _write_picture(
 def _name_picture(row: Row) -> str:
     """Name a picture under the output folder, without the ending."""
     sample = row["sample_id"]
-    return f"images/{sample[:2]}/{sample}_{row['view']}_{row['draw']}"
+    return f"{_name_folder(sample)}/{sample}_{row['view']}_{row['draw']}"
+
+
+def _name_folder(sample_id: str) -> str:
+    """Name the folder of a sample's pictures under the output folder."""
+    return f"images/{sample_id[:2]}"
 
 
 def _describe(study: Study, task: RenderTask) -> Row:
