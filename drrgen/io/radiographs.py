@@ -17,9 +17,11 @@ from torch import Tensor
 from drrgen.choices import ImageFormat
 from drrgen.errors import InputError
 from drrgen.io.atomic import write_bytes
+from drrgen.io.dicom_radiographs import DicomFacts, encode_dicom
 
 _FORMATS = {
     ".png": ImageFormat.PNG16,
+    ".dcm": ImageFormat.DICOM,
     ".npy": ImageFormat.NPY,
     ".tif": ImageFormat.TIFF,
     ".tiff": ImageFormat.TIFF,
@@ -34,21 +36,25 @@ def write_radiograph(
     format: ImageFormat | None = None,  # noqa: A002  the word of the option
     pitch_mm: float | None = None,
     settings: Mapping[str, str] | None = None,
+    facts: DicomFacts | None = None,
 ) -> str:
-    """Write a display image as PNG, or line integrals as NPY or TIFF (float32).
+    """Write a display image as PNG or DICOM, or line integrals as NPY or TIFF (float32).
 
     Args:
         path: Final name.
-        image: Grey from 0 to 1 for PNG; line integrals, as they are, else.
+        image: Grey from 0 to 1 for PNG and DICOM; line integrals, as they are, else.
         format: File format; None takes it from the name's end.
         pitch_mm: Detector pitch, written as resolution [mm].
-        settings: What made the image: text chunks of a PNG, description of a TIFF.
+        settings: What made the image: text chunks of a PNG, description of a TIFF, a private
+            element of a DICOM file.
+        facts: Patient, view and distances, which a DICOM file needs.
 
     Returns:
         SHA-256 of the decoded pixels, see ``digest_pixels``.
 
     Raises:
-        InputError: Unknown name's end, or an image that is empty or not finite.
+        InputError: Unknown name's end, an image that is empty or not finite, or DICOM without
+            facts.
     """
     file = Path(path)
     chosen = format or _FORMATS.get(file.suffix.lower())
@@ -58,14 +64,20 @@ def write_radiograph(
     if values.size == 0 or not np.isfinite(values).all():
         raise InputError("an image must have pixels, all finite; render it again")
     text = dict(settings or {})
-    if chosen is ImageFormat.PNG16:
+    if chosen in (ImageFormat.PNG16, ImageFormat.DICOM):
         pixels = np.rint(np.clip(values, 0, 1) * 65535).astype(np.uint16)
     elif chosen is ImageFormat.PNG8:
         pixels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     else:
         pixels = values.astype(np.float32)
-    write_bytes(file, _encode(pixels, chosen, pitch_mm, text))
-    return digest_pixels(pixels)
+    digest = digest_pixels(pixels)
+    if chosen is not ImageFormat.DICOM:
+        write_bytes(file, _encode(pixels, chosen, pitch_mm, text))
+    elif facts is not None:
+        write_bytes(file, encode_dicom(pixels, facts, text, digest))
+    else:
+        raise InputError("a DICOM file needs facts, got none; give DicomFacts, or write a PNG")
+    return digest
 
 
 def digest_pixels(pixels: Shaped[np.ndarray, "v u"]) -> str:
