@@ -38,7 +38,6 @@ from drrgen.geometry.pose import make_pose
 # Of this program, not of one file: a UUID under the root that needs no registration (PS3.5 B.2).
 _UID_SPACE = uuid.UUID(int=36127100223088896509831114107155098158)
 IMPLEMENTATION_UID = UID(f"2.25.{_UID_SPACE.int}")
-_WHITE = 65535
 _OBLIQUE = 0.26  # sine of 15 degrees: a lean below it gets no letter of its own
 _PRIVATE_CREATOR, _PRIVATE_GROUP = "DRRGEN", 0x0019
 # SNOMED CT codes of PS3.16, CID 4009 and 4010.
@@ -442,16 +441,15 @@ def _window(
 
 def _look_up(values: Float64[np.ndarray, "v u"], lut: Dataset) -> Float64[np.ndarray, "v u"]:
     """Apply a VOI LUT; its largest entry is white, for not every maker fills all its bits."""
-    entries, first, bits = (int(x) for x in lut.LUTDescriptor)
+    entries, first, _ = (int(x) for x in lut.LUTDescriptor)
     data = lut.LUTData
     if isinstance(data, bytes):
         data = np.frombuffer(data, dtype="<u2" if len(data) >= 2 * (entries or 65536) else "u1")
     table = np.asarray(data, dtype=np.float64)
     if first >= 1 << 15 and values.min() < 0:
         first -= 1 << 16
-    white = max(float(table.max()), 1.0) if bits > 8 else 255.0
     index = np.clip(np.rint(values) - first, 0, len(table) - 1).astype(np.int64)
-    return table[index] / white
+    return table[index] / max(float(table.max()), 1.0)
 
 
 def _first(value: Any) -> float | None:
