@@ -309,7 +309,7 @@ def find_patient_orientation(
         >>> find_patient_orientation("PA")
         ['L', 'F']
     """
-    pose = make_pose(view, isocenter_mm=(0, 0, 0), sod_mm=1.0, rotation_deg=rotation_deg)
+    pose = make_pose(view, isocenter_mm=(0.0, 0.0, 0.0), sod_mm=1.0, rotation_deg=rotation_deg)
     axes = pose.patient_from_camera[:3, :2].T.tolist()
     return [_name_direction(axis) for axis in axes]
 

@@ -137,8 +137,8 @@ def test_rows_and_columns_lead_where_a_radiologist_expects(view: str, letters: l
 
 
 def test_a_quarter_turn_changes_the_letters() -> None:
-    assert find_patient_orientation("PA", (0, 0, 90)) in (["P", "F"], ["A", "F"])
-    assert find_patient_orientation("PA", (0, 0, -30))[0] in ("LA", "LP")
+    assert find_patient_orientation("PA", (0.0, 0.0, 90.0)) in (["P", "F"], ["A", "F"])
+    assert find_patient_orientation("PA", (0.0, 0.0, -30.0))[0] in ("LA", "LP")
 
 
 def test_dicom_without_facts_is_the_callers_mistake(grey: torch.Tensor, tmp_path: Path) -> None:
