@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from drrgen_pipelines.looks import N_BINS, Look
 
-TILE_PX, GAP_PX, CAPTION_PX = 420, 16, 24
+TILE_PX, GAP_PX, CAPTION_PX, _KEY_PX = 420, 16, 24, 32
 _GROUND, _INK, _FAINT = (24, 24, 24), (220, 220, 220), (90, 90, 90)
 _COLOURS = ((240, 240, 240), (255, 160, 60))  # real, synthetic
 _WORDS = ("real", "synthetic")
@@ -63,7 +63,11 @@ def _draw_band(sheet: Image.Image, band: Band, top: int) -> None:
     captions = [
         f"{band.title}, {word}, one of {n}" for word, n in zip(_WORDS, band.counts, strict=True)
     ]
-    captions += ["grey in the body, 0 to 1: share", "cycles per width: power, both logarithmic"]
+    first, last = band.looks[0].frequencies[[0, -1]]
+    captions += [
+        "share of the body over grey, 0 to 1",
+        f"log10 power over {first:.0f} to {last:.0f} cycles per width",
+    ]
     for left, caption in zip(lefts, captions, strict=True):
         draw.text((left, top + TILE_PX + 3), caption, _INK, font)
     middles = (np.arange(N_BINS) + 0.5) / N_BINS
@@ -78,20 +82,18 @@ def _draw_band(sheet: Image.Image, band: Band, top: int) -> None:
 def _draw_curves(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], curves: list[list[Point]]
 ) -> None:
-    """Draw two curves into a frame that both just fill, with the ends of its axes and a key."""
+    """Draw two curves into a frame, below a key; at its edges the ends of its axes."""
     left, top = corner
+    right, bottom, height = left + TILE_PX, top + TILE_PX, TILE_PX - _KEY_PX
     font = ImageFont.load_default(12)
-    draw.rectangle((left, top, left + TILE_PX, top + TILE_PX), outline=_FAINT)
+    draw.rectangle((left, top, right, bottom), outline=_FAINT)
     points = np.array([point for curve in curves for point in curve])
     low, high = points.min(axis=0), points.max(axis=0)
     span = np.maximum(high - low, 1e-9)
     for curve, colour in zip(curves, _COLOURS, strict=True):
         share = (np.array(curve) - low) / span
-        line = [
-            (left + 4 + x * (TILE_PX - 8), top + TILE_PX - 4 - y * (TILE_PX - 8)) for x, y in share
-        ]
+        line = [(left + 4 + x * (TILE_PX - 8), bottom - 4 - y * (height - 8)) for x, y in share]
         draw.line(line, fill=colour, width=2)
     for i, (word, colour) in enumerate(zip(_WORDS, _COLOURS, strict=True)):
-        draw.text((left + TILE_PX - 76, top + 8 + 16 * i), word, colour, font)
-    draw.text((left + 6, top + 4), f"{high[1]:.3g}", _FAINT, font)
-    draw.text((left + 6, top + TILE_PX - 20), f"{low[1]:.3g}", _FAINT, font)
+        draw.text((right - 150 + 60 * i, top + 8), word, colour, font)
+    draw.text((left + 6, top + 8), f"{low[1]:.3g} to {high[1]:.3g}", _INK, font)

@@ -19,9 +19,9 @@ from scipy import ndimage
 from drrgen.io.radiographs import Radiograph
 
 WIDTH_PX = 512  # narrower than any detector; ribs and vessels are still there
-N_QUANTILES, N_BINS, N_THRESHOLDS = 256, 64, 20
+N_QUANTILES, N_BINS, N_RINGS, N_THRESHOLDS = 256, 64, 16, 20
 _LOW, _HIGH = 0.05, 0.95  # the grey range
-_SMOOTH, _OPENING, _INSIDE = 0.004, 0.008, 0.02  # widths for finding lungs, of the picture's width
+_SMOOTH, _OPENING, _EDGE = 0.004, 0.008, 0.008  # for regions, of the picture's width
 _FINE, _RIB = 0.003, 0.02  # below the first: fine detail; between both: ribs and vessels
 _MIN_LUNG, _MIN_SECOND = 0.01, 0.25  # share of the picture; of the larger lung
 _SPECTRUM_SHARE = 0.75  # of the body's height and width, around its middle
@@ -214,7 +214,7 @@ def find_spectrum(
     width = values.shape[1]
     across, down = (np.fft.fftfreq(n) * width for n in (part.shape[1], part.shape[0]))
     radius = np.hypot(down[:, None], across[None, :])
-    edges = np.geomspace(_LOWEST_CYCLES, _NYQUIST_SHARE * width / 2, 25)
+    edges = np.geomspace(_LOWEST_CYCLES, _NYQUIST_SHARE * width / 2, N_RINGS + 1)
     ring = np.digitize(radius, edges)
     total = np.bincount(ring.reshape(-1), power.reshape(-1), minlength=len(edges) + 1)
     count = np.bincount(ring.reshape(-1), minlength=len(edges) + 1)
@@ -359,15 +359,14 @@ def _measure_lungs(
     values: Float[np.ndarray, "v u"], regions: Regions
 ) -> dict[Measure, float | None]:
     """Take the measures that need lungs."""
-    lungs, body, width = regions.lungs, regions.body, values.shape[1]
+    lungs, body = regions.lungs, regions.body
     rows = np.asarray(lungs.any(axis=1))
     if not rows.any() or not regions.dense.any():
         return {}
-    inner = ndimage.binary_erosion(lungs, iterations=max(1, round(_INSIDE * width)))
     spans = [_find_extent(lungs[v]) / _find_extent(body[v] | lungs[v]) for v in np.nonzero(rows)[0]]
     return {
         Measure.LUNG_CONTRAST: float(np.median(values[regions.dense]) - np.median(values[lungs])),
-        Measure.RIB_CONTRAST: _measure_band(values, inner, _FINE, _RIB),
+        Measure.RIB_CONTRAST: _measure_band(values, lungs, _FINE, _RIB),
         Measure.LUNG_WIDTH: float(np.median(spans)),
         Measure.LUNG_HEIGHT: _find_extent(rows) / len(rows),
     }
@@ -376,12 +375,21 @@ def _measure_lungs(
 def _measure_band(
     values: Float[np.ndarray, "v u"], where: Bool[np.ndarray, "v u"], fine: float, coarse: float
 ) -> float | None:
-    """Standard deviation, in a region, of what lies between two blurs [shares of the width]."""
-    if not where.any():
-        return None
+    """Standard deviation, inside a region, of what lies between two blurs [shares of the width]."""
     width = values.shape[1]
-    sharp = ndimage.gaussian_filter(values, fine * width) if fine else values
-    return float((sharp - ndimage.gaussian_filter(values, coarse * width))[where].std())
+    inner = ndimage.binary_erosion(where, iterations=max(1, round(_EDGE * width)))
+    if not inner.any():
+        return None
+    sharp = _blur_inside(values, inner, fine * width) if fine else values
+    return float((sharp - _blur_inside(values, inner, coarse * width))[inner].std())
+
+
+def _blur_inside(
+    values: Float[np.ndarray, "v u"], where: Bool[np.ndarray, "v u"], sigma_px: float
+) -> Float[np.ndarray, "v u"]:
+    """Blur within a region only, so that its own edge is no detail (normalised blur)."""
+    weight = ndimage.gaussian_filter(where.astype(np.float64), sigma_px)
+    return ndimage.gaussian_filter(values * where, sigma_px) / np.maximum(weight, 1e-6)
 
 
 def _find_extent(line: Bool[np.ndarray, "n"]) -> int:
