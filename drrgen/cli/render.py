@@ -85,7 +85,7 @@ def render(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     image_format: Annotated[
         list[ImageFormat] | None,
-        typer.Option("--format", help="Repeatable; png16. npy, tiff: line integrals, float32."),
+        typer.Option("--format", help="Repeatable; png16. dicom: DX; npy, tiff: line integrals."),
     ] = None,
     series: Annotated[
         str | None, typer.Option(help="Which series of a DICOM study: best (default), all, a UID.")

@@ -28,6 +28,7 @@ from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
 )
 from pydicom.valuerep import format_number_as_ds
 
@@ -356,7 +357,7 @@ def _quiet() -> Iterator[None]:
 def _parse(path: Path, data: bytes) -> Dataset:
     """Parse a file."""
     try:
-        return pydicom.dcmread(io.BytesIO(data), force=True)
+        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
     except _PARSE_ERRORS as error:
         raise RadiographError(
             Reason.TRUNCATED_FILE,
@@ -364,6 +365,11 @@ def _parse(path: Path, data: bytes) -> Dataset:
             f"it cannot be read as DICOM ({type(error).__name__})",
             remedy="get a whole copy of the file",
         ) from error
+    if "TransferSyntaxUID" not in dataset.file_meta:  # old files come without a head
+        implicit = dataset.original_encoding[0]
+        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset
 
 
 def _check_radiograph(dataset: Dataset, path: Path) -> None:

@@ -19,7 +19,7 @@ from drrgen.choices import View
 from drrgen.errors import InputError, RadiographError
 from drrgen.io.atomic import write_bytes
 from drrgen.io.dicom import is_dicom
-from drrgen.io.radiographs import Radiograph, read_radiograph
+from drrgen.io.radiographs import read_radiograph
 from drrgen.manifest import read_rows
 from drrgen_pipelines.compare_sheet import Band, draw_bands
 from drrgen_pipelines.looks import (
@@ -33,11 +33,14 @@ from drrgen_pipelines.looks import (
     find_spectrum_distance,
     measure_look,
     prepare,
+    scale,
 )
 
 JSON_NAME, PICTURE_NAME = "compare.json", "compare.png"
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".dcm", ".dicom"}
 _CHEST = {"CHEST", "THORAX", "LUNG"}
+
+Picture = tuple[View, Float[np.ndarray, "_ _"]]
 
 # name, unit, formula
 DISTANCES: tuple[tuple[str, str, str, Callable[[Look, Look], float]], ...] = (
@@ -125,12 +128,12 @@ def compare(
         InputError: A path is not there, or both sides have no view in common.
     """
     left_aside: Counter[str] = Counter()
-    radiographs = {
+    pictures = {
         side: list(_read_side(path, side, view, limit, left_aside))
         for side, path in (("real", real), ("synthetic", synthetic))
     }
-    width_px = min([WIDTH_PX, *(_find_width(r) for side in radiographs.values() for _, r in side)])
-    groups = {side: _measure_side(found, width_px) for side, found in radiographs.items()}
+    width_px = min([WIDTH_PX, *(grey.shape[1] for side in pictures.values() for _, grey in side)])
+    groups = {side: _measure_side(found, width_px) for side, found in pictures.items()}
     common = [v for v in View if v in groups["real"] and v in groups["synthetic"]]
     for side, found in groups.items():
         for v, group in found.items():
@@ -187,8 +190,8 @@ def describe(comparison: Comparison) -> dict[str, object]:
 
 def _read_side(
     path: Path, side: str, wanted: View | None, limit: int, left_aside: Counter[str]
-) -> Iterator[tuple[View, Radiograph]]:
-    """Read the radiographs of one side, each with its view; count what is left aside."""
+) -> Iterator[Picture]:
+    """Read the radiographs of one side, small, each with its view; count what is left aside."""
     for file, told in _spread(_list_pictures(path), limit):
         try:
             radiograph = read_radiograph(file)
@@ -203,7 +206,7 @@ def _read_side(
         elif wanted is not None and view is not wanted:
             left_aside[f"{side}, another view"] += 1
         else:
-            yield view, radiograph
+            yield view, prepare(radiograph)
 
 
 def _list_pictures(path: Path) -> list[tuple[Path, View | None]]:
@@ -236,22 +239,15 @@ def _spread(items: list[tuple[Path, View | None]], limit: int) -> list[tuple[Pat
     return items[:: max(1, math.ceil(len(items) / limit))]
 
 
-def _find_width(radiograph: Radiograph) -> int:
-    """Find the width of the exposed field [pixels]."""
-    return (radiograph.exposed_xywh or (0, 0, radiograph.grey.shape[1]))[2]
-
-
-def _measure_side(found: list[tuple[View, Radiograph]], width_px: int) -> dict[View, _Group]:
-    """Measure all radiographs of one side."""
-    by_view: dict[View, list[Radiograph]] = defaultdict(list)
-    for view, radiograph in found:
-        by_view[view].append(radiograph)
-    groups = {}
-    for view, radiographs in by_view.items():
-        pictures = [prepare(radiograph, width_px=width_px) for radiograph in radiographs]
-        looks = [measure_look(picture) for picture in pictures]
-        groups[view] = _Group(example=pictures[0], looks=looks)
-    return groups
+def _measure_side(found: list[Picture], width_px: int) -> dict[View, _Group]:
+    """Measure all pictures of one side, at a width that no picture falls short of."""
+    by_view: dict[View, list[Float[np.ndarray, "_ _"]]] = defaultdict(list)
+    for view, grey in found:
+        by_view[view].append(scale(grey, width_px))
+    return {
+        view: _Group(example=greys[0], looks=[measure_look(grey) for grey in greys])
+        for view, greys in by_view.items()
+    }
 
 
 def _compare_view(view: View, real: _Group, synthetic: _Group) -> ViewComparison:

@@ -100,17 +100,26 @@ class Look:
     log_power: Float[np.ndarray, "f"]
 
 
-def prepare(radiograph: Radiograph, *, width_px: int = WIDTH_PX) -> Float[np.ndarray, "v u"]:
-    """Cut a radiograph to its exposed field and bring it to a common width.
+def prepare(radiograph: Radiograph) -> Float[np.ndarray, "v u"]:
+    """Cut a radiograph to its exposed field, no wider than ``WIDTH_PX``.
 
     Args:
         radiograph: Rendered or real.
-        width_px: Width wanted [pixels].
     """
     grey = radiograph.grey.numpy()
     if radiograph.exposed_xywh is not None:
         left, top, width, height = radiograph.exposed_xywh
         grey = grey[top : top + height, left : left + width]
+    return scale(grey, min(WIDTH_PX, grey.shape[1]))
+
+
+def scale(grey: Float[np.ndarray, "v u"], width_px: int) -> Float[np.ndarray, "_ _"]:
+    """Bring a picture to a width (Lanczos).
+
+    Args:
+        grey: The picture.
+        width_px: Width wanted [pixels].
+    """
     if grey.shape[1] == width_px:
         return grey.astype(np.float64)
     height_px = max(1, round(grey.shape[0] * width_px / grey.shape[1]))

@@ -246,6 +246,23 @@ def test_pixels_cut_short_are_refused(grey: torch.Tensor, tmp_path: Path) -> Non
     assert refuse(path) is Reason.UNSUPPORTED_TRANSFER_SYNTAX
 
 
+@pytest.mark.parametrize("content", [b"", b"no radiograph at all" * 20, b"\0" * 128 + b"DICM"])
+def test_what_is_only_called_dicom_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.dcm").write_bytes(content)
+    assert refuse(tmp_path / "x.dcm") in (Reason.NOT_RADIOGRAPH, Reason.TRUNCATED_FILE)
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_a_dicom_file_without_a_head_is_read(
+    grey: torch.Tensor, tmp_path: Path, implicit: bool
+) -> None:
+    dataset = write(tmp_path / "x.dcm", grey)
+    del dataset.file_meta
+    dataset.save_as(tmp_path / "y.dcm", implicit_vr=implicit, little_endian=True)
+    back = read_radiograph(tmp_path / "y.dcm").grey
+    assert torch.allclose(back, grey, rtol=0, atol=SIXTEEN_BITS)
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"no picture", b"\x93NUMPY\x01", b"II*\0\0\0", b"\x89PNG\r\n\x1a\n"]
 )

@@ -7,12 +7,14 @@ import pytest
 import torch
 from drrgen_pipelines.compare import Line, compare, describe
 from drrgen_pipelines.looks import (
+    WIDTH_PX,
     Measure,
     find_regions,
     find_threshold,
     fit_slope,
     measure_look,
     prepare,
+    scale,
 )
 from PIL import Image
 from typer.testing import CliRunner
@@ -131,8 +133,11 @@ def test_a_picture_is_cut_to_its_exposed_field_and_scaled() -> None:
     grey = torch.zeros((60, 80))
     grey[10:50, 20:60] = 0.5
     radiograph = Radiograph(grey=grey, exposed_xywh=(20, 10, 40, 40))
-    assert (prepare(radiograph, width_px=40) == 0.5).all()
-    assert prepare(radiograph, width_px=20) == pytest.approx(np.full((20, 20), 0.5))
+    cut = prepare(radiograph)
+    assert cut.shape == (40, 40) and (cut == 0.5).all()
+    assert scale(cut, 20) == pytest.approx(np.full((20, 20), 0.5))
+    wide = Radiograph(grey=torch.full((30, 3 * WIDTH_PX), 0.5))
+    assert prepare(wide).shape == (10, WIDTH_PX)
 
 
 def test_identical_folders_differ_by_nothing(tmp_path: Path) -> None:
