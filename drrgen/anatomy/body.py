@@ -53,7 +53,7 @@ def find_body(volume: CTVolume) -> Body:
     steps = (z, y, x)
     dense = volume.hu[tuple(slice(step // 2, None, step) for step in steps)] > BODY_HU
     cell_ml = float(np.prod(volume.spacing_zyx_mm) * np.prod(steps)) / 1000
-    posterior, (cranial, _) = _find_axis(volume, 1), _find_axis(volume, 2)
+    posterior, (cranial, _) = volume.find_axis(1), volume.find_axis(2)
     # The trunk is filled, so that it is thick, before thin things are cut off. Ways through a thin
     # chest wall are closed afterwards, when there is no table that they could join to it.
     pieces = _keep_patient(_fill(dense, cranial, narrow=0), cell_ml, posterior)
@@ -103,13 +103,6 @@ def add_margin(box: Box, volume: CTVolume) -> Box:
     low = np.maximum(np.array(box.low_mm) - SKIN_MARGIN_MM, corners.min(axis=0))
     high = np.minimum(np.array(box.high_mm) + SKIN_MARGIN_MM, corners.max(axis=0))
     return _make_box(low, high)
-
-
-def _find_axis(volume: CTVolume, patient_axis: int) -> tuple[int, int]:
-    """Find the array axis that runs along a patient axis (0 x, 1 y, 2 z), and its sign."""
-    row = volume.patient_from_voxel[patient_axis, :3] / np.array(volume.spacing_zyx_mm[::-1])
-    index = int(np.abs(row).argmax())
-    return 2 - index, 1 if row[index] > 0 else -1
 
 
 def _fill(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _RENDER_KEYS = (
     "dataset", "series", "view", "size", "pitch_mm", "framing", "acquisition", "display", "sid_mm",
     "sod_mm", "rotation_deg", "isocenter", "kvp", "kev", "dose_ugy", "keep_table", "seed",
-    "views_per_ct", "format",
+    "views_per_ct", "pairs", "format",
 )  # fmt: skip
 _RUN_KEYS = ("engine", "device", "workers", "timeout_s")
 
@@ -74,6 +74,13 @@ def render(
     dose_ugy: Annotated[
         float | None, typer.Option(help="Air kerma at the detector behind the body [uGy].")
     ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Label map of the CT, or a folder of them: project its structures too."),
+    ] = None,
+    pairs: Annotated[
+        str | None, typer.Option(help="bone,soft: show them alone too, from the same rays.")
+    ] = None,
     keep_table: Annotated[
         bool | None, typer.Option("--keep-table", help="Keep table, cushions and clothes.")
     ] = None,
@@ -121,14 +128,14 @@ def render(
     """
     with exit_on_error():
         set_up_logging(-1 if quiet else verbose, log_file)
-        options = ctx.params | {"format": image_format}
+        options = ctx.params | {"format": image_format, "pairs": pairs and pairs.split(",")}
         settings = _merge(read_config(config) if config else Config(), options)
         from drrgen_pipelines.build import plan_build, run_build
 
         salt_path = salt_file or _find_own_salt(quiet=quiet)
         build = plan_build(
             ct_dir, out, settings, salt_file=salt_path, make_salt=salt_file is None, limit=limit,
-            overwrite=overwrite,
+            mask=mask, overwrite=overwrite,
         )  # fmt: skip
         _say_plan(build, quiet=quiet and not dry_run)
         if dry_run:
@@ -141,6 +148,8 @@ def render(
 def _merge(settings: Config, options: dict[str, object]) -> Config:
     """Let the options that were given beat the file."""
     chosen = {key: value for key in _RENDER_KEYS if (value := options[key]) not in (None, (), [])}
+    if options["mask"] is not None:
+        chosen["mask"] = True
     running = {key: options[key] for key in _RUN_KEYS}
     return Config(
         render=with_overrides(settings.render, chosen),

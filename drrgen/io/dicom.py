@@ -11,26 +11,33 @@ import logging
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pydicom
-from jaxtyping import Float64
-from pydicom.dataset import Dataset
+import SimpleITK as sitk  # noqa: N813  the name its own documentation uses
+from jaxtyping import Float64, Int16, Shaped
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 
 from drrgen.choices import CTFormat, HuSource
 from drrgen.errors import Reason, VolumeError
 from drrgen.io.hounsfield import to_hu
 from drrgen.io.listing import CTFiles
-from drrgen.volume import CTSource, CTVolume, Hu, Matrix4
+from drrgen.volume import CTSource, CTVolume, Matrix4
 
 MIN_SLICES = 3
 SPACING_TOL = 0.02  # of the spacing: makers round positions to 0.01 mm, a lost slice doubles it
 TILT_TOL_DEG = 0.1
 ORIENTATION_TOL = 1e-3
+PADDING_HU = -1024  # outside the field of view there is air
+_READERS = 8  # threads: disks and networks answer several at once, and hashing lets others run
+_INT16 = np.iinfo(np.int16)
+_PIXEL_TAG, _PIXEL_TAG_BIG = b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"
 
 _CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
@@ -39,6 +46,9 @@ _CT_CLASSES = {
 }
 _HEADER = ["SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "StudyInstanceUID",
            "PatientID", "SliceThickness"]  # fmt: skip
+_PIXEL_MODULE = ["Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesPerPixel",
+                 "PixelRepresentation", "PhotometricInterpretation", "SOPClassUID",
+                 "PixelData"]  # fmt: skip
 _DECODE_ERRORS = (ValueError, AttributeError, NotImplementedError, RuntimeError, KeyError,
                   TypeError, IndexError)  # fmt: skip
 _PARSE_ERRORS = (InvalidDicomError, EOFError, *_DECODE_ERRORS)
@@ -93,26 +103,32 @@ def read_dicom(files: CTFiles) -> CTVolume:
         OSError: A file cannot be read.
     """
     path = files.paths[0].parent
-    slices = [_read_slice(file) for file in files.paths]
-    datasets = [dataset for dataset, _ in slices]
-    _check_alike(datasets, path)
-    axes = _find_axes(datasets, path)
-    positions = np.array([_numbers(d, "ImagePositionPatient", 3, path) for d in datasets])
-    order, matrix = _find_grid(positions, axes, datasets[0], path)
-    planes = [_read_plane(datasets[i], path) for i in order]
-    clipped = {word for _, words in planes for word in words}
-    digests = "".join(slices[i][1] for i in order)
+    with _quiet(), ThreadPoolExecutor(_READERS) as pool:
+        # Headers first: they say where each slice goes, so that one file at a time a thread is
+        # read whole, hashed, decoded into its place and let go.
+        heads = list(pool.map(_read_head, files.paths))
+        datasets = [dataset for dataset, _ in heads]
+        _check_alike(datasets, path)
+        axes = _find_axes(datasets, path)
+        positions = np.array([_numbers(d, "ImagePositionPatient", 3, path) for d in datasets])
+        order, matrix = _find_grid(positions, axes, datasets[0], path)
+        hu = np.empty((len(order), int(datasets[0].Rows), int(datasets[0].Columns)), np.int16)
+
+        slices = [(files.paths[i], *heads[i]) for i in order]
+        done = list(pool.map(lambda z: _fill_plane(hu[z], *slices[z]), range(len(order))))
+    digest = hashlib.sha256("".join(digest for digest, _ in done).encode())
+    clipped = {word for _, words in done for word in words}
     first = datasets[0]
     kernel = first.get("ConvolutionKernel")
     thickness = first.get("SliceThickness")
     return CTVolume(
-        hu=np.stack([plane for plane, _ in planes]),
+        hu=hu,
         patient_from_voxel=matrix,
         source=CTSource(
             ct_format=CTFormat.DICOM,
             hu_source=HuSource.DICOM,
             n_bytes=files.n_bytes,
-            sha256=hashlib.sha256(digests.encode()).hexdigest(),
+            sha256=digest.hexdigest(),
             slice_thickness_mm=float(thickness) if thickness else None,
             kernel=None if not kernel else kernel if isinstance(kernel, str) else "/".join(kernel),
             warnings=tuple(sorted(clipped)),
@@ -175,15 +191,20 @@ def _make_entry(uid: str, members: list[tuple[Path, Dataset]]) -> CTFiles:
     )
 
 
-def _read_slice(path: Path) -> tuple[Dataset, str]:
-    """Read a file and its digest."""
-    data = path.read_bytes()
+def _read_head(path: Path) -> tuple[Dataset, int]:
+    """Read a header, and find where the element of the pixels starts."""
     try:
-        with _quiet():
-            dataset = pydicom.dcmread(BytesIO(data), force=True)
+        with path.open("rb") as file:
+            dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True)
+            return dataset, file.tell()
     except _PARSE_ERRORS as error:
         raise _broken(path) from error
-    return dataset, hashlib.sha256(data).hexdigest()
+
+
+def _find_syntax(dataset: Dataset) -> pydicom.uid.UID | None:
+    """Find the transfer syntax; None in a file without the group that names it."""
+    meta = getattr(dataset, "file_meta", None)
+    return meta.get("TransferSyntaxUID") if meta else None
 
 
 def _check_alike(datasets: Sequence[Dataset], path: Path) -> None:
@@ -276,33 +297,108 @@ def _find_grid(
     return [int(i) for i in order], matrix
 
 
-def _read_plane(dataset: Dataset, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Decode the pixels of a slice into HU."""
-    stored = _decode(dataset, path)
+def _fill_plane(
+    plane: Int16[np.ndarray, "y x"], path: Path, dataset: Dataset, start: int
+) -> tuple[str, tuple[str, ...]]:
+    """Decode the pixels of a file into their place; return the file's digest, and warnings."""
+    data = path.read_bytes()
+    stored = _decode(dataset, data, start, path)
+    if stored.shape != plane.shape:
+        raise _broken(path)
     padding = dataset.get("PixelPaddingValue")
+    outside = stored == _fit(padding, stored.dtype) if isinstance(padding, int) else None
     slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-    hu: Hu
-    hu, words = to_hu(stored[None], slope=slope, intercept=intercept)
-    if isinstance(padding, int):
-        hu = hu.copy() if not hu.flags.writeable else hu
-        hu[0][stored == padding] = -1024  # outside the field of view there is air
-    return hu[0], words
+    found: tuple[str, ...] = ()
+    if _is_shift(stored, slope, intercept):
+        # Modulo 65536, which is exact because no value leaves int16.
+        np.add(stored.view(np.int16), np.int64(intercept).astype(np.int16), out=plane)
+    else:
+        hu, found = to_hu(stored[None], slope=slope, intercept=intercept)
+        plane[:] = hu[0]
+    if outside is not None:
+        plane[outside] = PADDING_HU
+    return hashlib.sha256(data).hexdigest(), found
 
 
-def _decode(dataset: Dataset, path: Path) -> np.ndarray:
+def _is_shift(stored: Shaped[np.ndarray, "y x"], slope: float, intercept: float) -> bool:
+    """Say whether HU are 16-bit stored values and a whole number, and all fit int16."""
+    if slope != 1.0 or not intercept.is_integer() or stored.dtype not in (np.int16, np.uint16):
+        return False
+    low, high = int(stored.min()) + intercept, int(stored.max()) + intercept
+    return low >= _INT16.min and high <= _INT16.max
+
+
+def _fit(value: int, kind: "np.dtype[np.generic]") -> int:
+    """Read a padding value with the sign of the pixels, whatever sign its own tag had."""
+    bits = 8 * kind.itemsize
+    value &= 2**bits - 1
+    return value - 2**bits if kind.kind == "i" and value >= 2 ** (bits - 1) else value
+
+
+def _decode(dataset: Dataset, data: bytes, start: int, path: Path) -> Shaped[np.ndarray, "y x"]:
     """Decode stored values, with the sign and the bits that the header tells."""
+    syntax = _find_syntax(dataset)
+    compressed = syntax is not None and syntax.is_encapsulated
     try:
-        with _quiet():
-            return np.asarray(dataset.pixel_array)
-    except _DECODE_ERRORS as error:
-        syntax = dataset.file_meta.get("TransferSyntaxUID") if "file_meta" in dir(dataset) else None
-        if syntax is not None and syntax.is_compressed:
+        if compressed:
+            return _decompress(pydicom.dcmread(BytesIO(data)))
+        if dataset.BitsAllocated == 16 and not (syntax and syntax.is_deflated):
+            return _view_words(dataset, data, start)
+        return np.asarray(pydicom.dcmread(BytesIO(data), force=True).pixel_array)
+    except _PARSE_ERRORS as error:
+        if syntax is not None and compressed:
             raise VolumeError(
                 Reason.UNSUPPORTED_TRANSFER_SYNTAX, path,
                 f"found pixels compressed as {syntax.name}, which cannot be decoded here",
                 remedy="pip install pylibjpeg-openjpeg, or decompress the series first",
             ) from error  # fmt: skip
         raise _broken(path) from error
+
+
+def _view_words(dataset: Dataset, data: bytes, start: int) -> Shaped[np.ndarray, "y x"]:
+    """View uncompressed 16-bit words, without a copy unless the header says fewer bits count."""
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    is_implicit, is_little = dataset.original_encoding
+    if data[start : start + 4] != (_PIXEL_TAG if is_little else _PIXEL_TAG_BIG):
+        raise ValueError("no PixelData")
+    start += 8 if is_implicit else 12  # tag, type if explicit, length
+    words = np.frombuffer(data, "<u2" if is_little else ">u2", rows * columns, start)
+    kind = np.int16 if dataset.PixelRepresentation == 1 else np.uint16
+    stored = words.astype(np.uint16, copy=False).view(kind).reshape(rows, columns)
+    bits, high = int(dataset.BitsStored), int(dataset.HighBit)
+    if not 0 < bits <= high + 1 <= 16:
+        raise ValueError(f"BitsStored {bits} and HighBit {high} do not fit 16 bits")
+    if bits == 16:
+        return stored
+    # Push the bits above the highest out, then come back: zeros or the sign fill the rest.
+    moved = np.left_shift(stored, 15 - high)
+    return np.right_shift(moved, 16 - bits, out=moved)
+
+
+def _decompress(dataset: Dataset) -> Shaped[np.ndarray, "y x"]:
+    """Decompress by pydicom and its plugins, and by the GDCM inside SimpleITK where they cannot."""
+    try:
+        return np.asarray(dataset.pixel_array)
+    except _DECODE_ERRORS:
+        return _decompress_with_gdcm(dataset)
+
+
+def _decompress_with_gdcm(dataset: Dataset) -> Shaped[np.ndarray, "y x"]:
+    """Let GDCM decode a copy that has pixels and nothing of the patient, nor a rescale."""
+    bare = Dataset()
+    bare.file_meta = FileMetaDataset()
+    bare.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
+    for tag in _PIXEL_MODULE:
+        bare[tag] = dataset[tag]
+    bare.SOPInstanceUID = bare.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID("2.25.1")
+    bare.file_meta.MediaStorageSOPClassUID = bare.SOPClassUID
+    with TemporaryDirectory(prefix="drrgen-") as folder:
+        path = Path(folder, "slice.dcm")
+        bare.save_as(path, enforce_file_format=True)
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileName(str(path))
+        return np.asarray(sitk.GetArrayFromImage(reader.Execute())[0])
 
 
 def _broken(path: Path) -> VolumeError:

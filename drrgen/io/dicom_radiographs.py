@@ -66,9 +66,10 @@ class DicomFacts:
         view: The named view.
         draw: Number of the augmentation draw.
         pitch_mm: Detector pitch, at the detector [mm].
-        sid_mm: Source to detector [mm].
-        sod_mm: Source to isocenter [mm].
-        rotation_deg: Turn of source and detector about the patient's x, y, z [degrees].
+        sid_mm: Source to detector [mm]; None for a picture without rays.
+        sod_mm: Source to isocenter [mm]; None likewise.
+        rotation_deg: Turn of source and detector about the patient's x, y, z [degrees]; None for
+            no turn.
         exposed_xywh: Open part of the collimator: left, top, width, height [pixels]; None for all.
         kvp: Tube voltage [kV]; None for a beam of one energy.
         render_fingerprint: Digest of the settings.
@@ -81,9 +82,9 @@ class DicomFacts:
     view: View | str
     draw: int
     pitch_mm: float
-    sid_mm: float
-    sod_mm: float
-    rotation_deg: tuple[float, float, float] | list[float] = (0.0, 0.0, 0.0)
+    sid_mm: float | None = None
+    sod_mm: float | None = None
+    rotation_deg: tuple[float, float, float] | list[float] | None = None
     exposed_xywh: tuple[int, int, int, int] | list[int] | None = None
     kvp: float | None = None
     render_fingerprint: str = ""
@@ -259,7 +260,6 @@ def _describe_image(pixels: UInt16[np.ndarray, "v u"]) -> Dataset:
 def _describe_geometry(facts: DicomFacts, shape: tuple[int, ...]) -> Dataset:
     """What is shown, and where source, patient and detector stood."""
     part = Dataset()
-    magnification = facts.sid_mm / facts.sod_mm
     part.BodyPartExamined = "CHEST"
     part.AnatomicRegionSequence = [_make_code(*_CHEST)]
     part.ImageLaterality = "U"
@@ -270,16 +270,8 @@ def _describe_geometry(facts: DicomFacts, shape: tuple[int, ...]) -> Dataset:
     part.DetectorType = ""
     part.PositionerType = "NONE"
     part.ImagerPixelSpacing = [_decimal(facts.pitch_mm)] * 2
-    # The pitch brought back to the isocenter: right for what lies there, and said to be so.
-    part.PixelSpacing = [_decimal(facts.pitch_mm / magnification)] * 2
-    part.PixelSpacingCalibrationType = "GEOMETRY"
-    part.PixelSpacingCalibrationDescription = "at the isocenter, middle of the body"
-    part.DistanceSourceToDetector = _decimal(facts.sid_mm)
-    # DICOM means the side of table or support that is next to the patient, and notes that the
-    # value is traditionally the source to object distance. Ours is exactly that: sod_mm goes to
-    # the isocenter in the middle of the body, so that SID / SOD is the magnification beside it.
-    part.DistanceSourceToPatient = _decimal(facts.sod_mm)
-    part.EstimatedRadiographicMagnificationFactor = _decimal(magnification)
+    if facts.sid_mm is not None and facts.sod_mm is not None:
+        part.update(_describe_distances(facts.sid_mm, facts.sod_mm, facts.pitch_mm))
     if facts.kvp is not None:
         part.KVP = _decimal(facts.kvp)
     # Edges are the last covered columns and rows, counted from 1: 0 and N + 1 cover nothing.
@@ -292,14 +284,32 @@ def _describe_geometry(facts: DicomFacts, shape: tuple[int, ...]) -> Dataset:
     return part
 
 
+def _describe_distances(sid_mm: float, sod_mm: float, pitch_mm: float) -> Dataset:
+    """Where source, patient and detector stood on the central ray."""
+    part = Dataset()
+    magnification = sid_mm / sod_mm
+    # The pitch brought back to the isocenter: right for what lies there, and said to be so.
+    part.PixelSpacing = [_decimal(pitch_mm / magnification)] * 2
+    part.PixelSpacingCalibrationType = "GEOMETRY"
+    part.PixelSpacingCalibrationDescription = "at the isocenter, middle of the body"
+    part.DistanceSourceToDetector = _decimal(sid_mm)
+    # DICOM means the side of table or support that is next to the patient, and notes that the
+    # value is traditionally the source to object distance. Ours is exactly that: sod_mm goes to
+    # the isocenter in the middle of the body, so that SID / SOD is the magnification beside it.
+    part.DistanceSourceToPatient = _decimal(sod_mm)
+    part.EstimatedRadiographicMagnificationFactor = _decimal(magnification)
+    return part
+
+
 def find_patient_orientation(
-    view: View | str, rotation_deg: tuple[float, float, float] | list[float] = (0.0, 0.0, 0.0)
+    view: View | str, rotation_deg: tuple[float, float, float] | list[float] | None = None
 ) -> list[str]:
     """Say where the picture's rows and columns lead: DICOM Patient Orientation (0020,0020).
 
     Args:
         view: The named view.
-        rotation_deg: Turn of source and detector about the patient's x, y, z [degrees].
+        rotation_deg: Turn of source and detector about the patient's x, y, z [degrees]; None for
+            no turn.
 
     Returns:
         The direction of the rows (to the viewer's right), and of the columns (downwards).
@@ -310,7 +320,8 @@ def find_patient_orientation(
         >>> find_patient_orientation("PA")
         ['L', 'F']
     """
-    pose = make_pose(view, isocenter_mm=(0.0, 0.0, 0.0), sod_mm=1.0, rotation_deg=rotation_deg)
+    turn = rotation_deg or (0.0, 0.0, 0.0)
+    pose = make_pose(view, isocenter_mm=(0.0, 0.0, 0.0), sod_mm=1.0, rotation_deg=turn)
     axes = pose.patient_from_camera[:3, :2].T.tolist()
     return [_name_direction(axis) for axis in axes]
 

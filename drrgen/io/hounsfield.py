@@ -12,6 +12,8 @@ HU_CLIPPED = "hu_clipped"
 MAX_AIR_HU = -200  # a CT shows air somewhere: lungs, or the room around the patient
 MAX_LABELS = 256
 _INT16 = np.iinfo(np.int16)
+_WHOLE_LIMIT = 2**14  # times 65535, and once more added, fits int32
+_FAR = 2**40
 _LABEL_STRIDE = 997  # a prime, so that a look at a few voxels keeps no rhythm of the grid
 
 
@@ -44,7 +46,10 @@ def to_hu(
 
 def _scale(stored: Any, slope: float, intercept: float) -> Any:
     """Apply a scale and round: whole numbers stay exact."""
-    if stored.dtype.kind in "iub" and float(slope).is_integer() and float(intercept).is_integer():
+    whole = all(float(x).is_integer() and abs(x) < _WHOLE_LIMIT for x in (slope, intercept))
+    if stored.dtype.kind in "iub" and whole:
+        if stored.dtype.itemsize > 4:  # beyond any HU, and the product must not run over
+            stored = np.clip(stored, -_FAR if stored.dtype.kind == "i" else 0, _FAR)
         wide = stored.astype(np.int64 if stored.dtype.itemsize > 2 else np.int32)
         return wide * int(slope) + int(intercept)
     kind = np.float32 if stored.dtype.itemsize <= 4 else np.float64

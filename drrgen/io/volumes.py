@@ -24,6 +24,7 @@ _BY_SUFFIX = {
     ".mhd": CTFormat.METAIMAGE,
     ".npz": CTFormat.RAD_CHESTCT,
 }
+ENDINGS = (".nii.gz", *(ending for ending in _BY_SUFFIX if ending != ".nii.gz"))
 _LABEL_SUFFIX = ".seg.nrrd"
 _READERS: dict[CTFormat, Callable[[CTFiles], CTVolume]] = {
     CTFormat.DICOM: read_dicom,
@@ -112,6 +113,23 @@ def read_ct(files: CTFiles) -> CTVolume:
         OSError: A file cannot be read at all.
     """
     return _READERS[files.ct_format](files)
+
+
+def read_file(path: Path) -> CTVolume:
+    """Read one image file by its name's ending, a label map too; its values are not checked.
+
+    Args:
+        path: NIfTI, NRRD, MetaImage or .npz.
+
+    Raises:
+        InputError: The ending is of none of these.
+        VolumeError: It cannot be read rightly.
+        OSError: It cannot be read at all.
+    """
+    ct_format = _guess_format(path)
+    if ct_format is None:
+        raise InputError(f"{path} has an unknown ending; wanted one of {', '.join(ENDINGS)}")
+    return read_ct(_make_entry(path, ct_format, path.parent))
 
 
 def read_volume(path: Path | str, *, series: str = "best") -> CTVolume:

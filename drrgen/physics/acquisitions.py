@@ -49,6 +49,11 @@ ACQUISITIONS = {
         sid_mm=1100.0, sod_mm=940.0, kvp=90.0, aluminium_mm=3.0, copper_mm=0.0, grid=False,
         focal_spot_mm=0.8, dose_ugy=2.5,
     ),
+    # The baseline has no source and no beam (see renderer.mean_projection); nothing here is used.
+    AcquisitionName.MEAN_PROJECTION: Acquisition(
+        sid_mm=1800.0, sod_mm=1630.0, kvp=125.0, aluminium_mm=3.0, copper_mm=0.0, grid=True,
+        focal_spot_mm=1.2, dose_ugy=2.5,
+    ),
 }  # fmt: skip
 
 _BY_VIEW = {

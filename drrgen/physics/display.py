@@ -5,6 +5,8 @@ patient, whatever his size, large-scale differences between lungs and mediastinu
 that vessels, ribs and spine show at once, and a sigmoid, like film, rolls off at both ends.
 """
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -17,7 +19,7 @@ from drrgen.physics.exposure import BODY_LINE_INTEGRAL
 LINEAR_WHITE = 12.0  # line integral shown white by the linear display
 
 _LOW_SHARE, _HIGH_SHARE = 0.12, 0.97  # quantiles of the body that the grey scale is pinned to
-_LOW_GREY, _HIGH_GREY = 0.15, 0.90
+_LOW_GREY, _HIGH_GREY = 0.10, 0.90
 _COARSE_SHARE, _FINE_SHARE = 0.06, 0.008  # width of the blurs, of the picture's short side
 _COARSE_GAIN, _FINE_GAIN = 0.7, 2.5  # what lungs against mediastinum, and what edges, count
 _QUANTILE_SAMPLES = 65_536
@@ -84,9 +86,11 @@ def _show_chest(
     low, high = _find_quantiles(signal[body])
     if not high > low:
         return body.to(line_integral.dtype) / 2
-    # A logistic curve through (low, 10 % grey) and (high, 90 % grey).
-    steep = contrast * 2 * torch.logit(torch.tensor(_HIGH_GREY)).item() / (high - low)
-    middle = (low + high) / 2 - brightness * (high - low)
+    # A logistic curve through both anchors, then the user's own contrast about its middle.
+    low_logit, high_logit = (math.log(g / (1 - g)) for g in (_LOW_GREY, _HIGH_GREY))
+    steep = (high_logit - low_logit) / (high - low)
+    middle = low - low_logit / steep - brightness * (high - low)
+    steep *= contrast
     grey = torch.sigmoid(steep * (signal - middle))
     # Beside the patient the film is black, without a step at the skin.
     return grey * (line_integral / BODY_LINE_INTEGRAL).clamp(0, 1)

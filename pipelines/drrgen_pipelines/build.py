@@ -99,9 +99,20 @@ def plan_build(
     salt_file: Path,
     make_salt: bool = False,
     limit: int | None = None,
+    mask: Path | None = None,
     overwrite: bool = False,
 ) -> Build:
     """Find the CT and what is left to do; writes nothing but a missing salt.
+
+    Args:
+        path: Folder, file or glob of CT.
+        out: Output folder.
+        config: All settings.
+        salt_file: Key of the pseudonyms.
+        make_salt: Make the key if it is not there.
+        limit: Take only so many CT.
+        mask: Label map, or folder of them; the settings have ``mask`` on with it.
+        overwrite: Start anew.
 
     Raises:
         InputError: No CT there, impossible settings, or no salt.
@@ -116,8 +127,9 @@ def plan_build(
     if not overwrite:
         _check_same(out, config, check)
     found = find_studies(
-        path, dataset=config.render.dataset, salt=salt, series=config.render.series, limit=limit
-    )
+        path, dataset=config.render.dataset, salt=salt, series=config.render.series, limit=limit,
+        mask=mask,
+    )  # fmt: skip
     task = _make_task(out, config)
     items = [make_item(study) for study in found.studies]
     return Build(

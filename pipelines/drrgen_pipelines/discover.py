@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from drrgen.choices import CTFormat
 from drrgen.io.atomic import atomic_path
 from drrgen.io.listing import CTFiles
+from drrgen.io.structures import MaskFiles, find_mask
 from drrgen.io.volumes import choose_series, find_ct
 from drrgen.manifest import Row
 from drrgen_pipelines.pseudonyms import make_pseudonym
@@ -24,10 +25,12 @@ class Study:
     Attributes:
         files: Its files.
         identity: The columns of the manifest that say which study it is and where it lies.
+        mask: Its label map, where one was asked for and found.
     """
 
     files: CTFiles
     identity: Row
+    mask: MaskFiles | None = None
 
     @property
     def sample_id(self) -> str:
@@ -55,6 +58,7 @@ def find_studies(
     salt: bytes,
     series: str = "best",
     limit: int | None = None,
+    mask: Path | None = None,
 ) -> Discovery:
     """Find the CT to render.
 
@@ -64,16 +68,17 @@ def find_studies(
         salt: Key of the pseudonyms.
         series: Which series of a DICOM study: ``best``, ``all`` or a UID.
         limit: Take only so many, the first by name.
+        mask: Label map, or folder of them.
 
     Raises:
-        InputError: Nothing there, no CT in it, or no such series.
+        InputError: Nothing there, no CT in it, no such series, or no label maps.
     """
     listing = find_ct(path)
     chosen, left_aside = choose_series(listing.found, series)
     ignored = Counter(listing.ignored)
     if left_aside:
         ignored["other_series"] += left_aside
-    studies = [_name_study(files, dataset, salt) for files in chosen[:limit]]
+    studies = [_name_study(files, dataset, salt, mask) for files in chosen[:limit]]
     return Discovery(
         studies=tuple(sorted(studies, key=lambda study: study.sample_id)), ignored=ignored
     )
@@ -132,8 +137,8 @@ def find_private(out: Path) -> Path:
     return whole.with_name(whole.name + ".private")
 
 
-def _name_study(files: CTFiles, dataset: str, salt: bytes) -> Study:
-    """Give a CT its pseudonyms and its split.
+def _name_study(files: CTFiles, dataset: str, salt: bytes, mask: Path | None) -> Study:
+    """Give a CT its pseudonyms, its split and its label map.
 
     A file that names no patient is a patient of its own: two CT of one person as two files cannot
     be recognised.
@@ -157,4 +162,5 @@ def _name_study(files: CTFiles, dataset: str, salt: bytes) -> Study:
         "ct_format": files.ct_format.value,
         "ct_bytes": files.n_bytes,
     }
-    return Study(files=files, identity=identity)
+    found = find_mask(mask, files.name) if mask else None
+    return Study(files=files, identity=identity, mask=found)

@@ -1,7 +1,8 @@
 """The pictures taken of a CT: a plain one of each view, and others drawn around it.
 
-Every number that chance decides comes from the seed, the sample, the view and the number of the
-draw, so the same settings give the same pictures in any order on any machine.
+Every number that chance decides comes from the seed, the CT's own content, the view and the number
+of the draw. So the same settings give the same pictures in any order on any machine, and the same
+CT gives the same noise in whatever format it comes.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import numpy as np
 from drrgen.choices import View
 from drrgen.config import AugmentConfig, RenderConfig
 from drrgen.physics.acquisitions import Acquisition
+from drrgen.volume import CTVolume
 
 Xyz = tuple[float, float, float]
 
@@ -40,33 +42,47 @@ def list_draws(
     render: RenderConfig,
     augment: AugmentConfig,
     presets: dict[View, Acquisition],
-    sample_id: str,
+    mark: str,
 ) -> list[Draw]:
-    """List the pictures of a sample: every view, each with its draws.
+    """List the pictures of a CT: every view, each with its draws.
 
     Args:
         render: The settings.
         augment: How far draws wander.
         presets: The acquisition of each view, which the draws vary.
-        sample_id: The sample.
+        mark: What tells the CT from others, see ``find_mark``.
     """
     return [
-        _draw(render, augment, presets[view], sample_id, view, number)
+        _draw(render, augment, presets[view], mark, view, number)
         for view in render.view
         for number in range(render.views_per_ct)
     ]
+
+
+def find_mark(volume: CTVolume) -> str:
+    """Find what tells a CT from others, however its axes are stored.
+
+    Its size, and the sum of the one or two slices in its middle.
+
+    Args:
+        volume: The CT.
+    """
+    axis, _ = volume.find_axis(2)
+    n = volume.hu.shape[axis]
+    middle = volume.hu.take(range((n - 1) // 2, n // 2 + 1), axis)
+    return f"{sorted(volume.hu.shape)} {int(middle.sum(dtype=np.int64))}"
 
 
 def _draw(
     render: RenderConfig,
     augment: AugmentConfig,
     preset: Acquisition,
-    sample_id: str,
+    mark: str,
     view: View,
     number: int,
 ) -> Draw:
     """Make one draw; number 0 varies nothing."""
-    seed = _find_seed(render.seed, sample_id, view, number)
+    seed = _find_seed(render.seed, mark, view, number)
     if number == 0:
         return Draw(view=view, number=0, seed=seed, config=render)
     random = np.random.default_rng(seed)
@@ -95,7 +111,7 @@ def _draw(
     )
 
 
-def _find_seed(seed: int, sample_id: str, view: View, number: int) -> int:
+def _find_seed(seed: int, mark: str, view: View, number: int) -> int:
     """Derive the seed of one picture."""
-    text = f"{seed} {sample_id} {view.value} {number}".encode()
+    text = f"{seed} {mark} {view.value} {number}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from drrgen.anatomy.body import add_margin
-from drrgen.choices import AcquisitionName, Engine, View
+from drrgen.choices import AcquisitionName, Engine, Pair, View
 from drrgen.config import RenderConfig
 from drrgen.errors import ConfigError
 from drrgen.geometry.detector import Detector
@@ -16,7 +16,7 @@ from drrgen.geometry.framing import Box, Frame, frame_view
 from drrgen.geometry.pose import Pose, make_pose
 from drrgen.physics.acquisitions import ACQUISITIONS, Acquisition, find_acquisition
 from drrgen.physics.exposure import Exposure, Panel, expose
-from drrgen.physics.materials import make_material_basis
+from drrgen.physics.materials import DENSITY_G_PER_CM3, make_material_basis
 from drrgen.physics.spectrum import (
     AttenuationTable,
     Beam,
@@ -103,6 +103,10 @@ def find_setup(view: View, config: RenderConfig) -> Setup:
         PhysicsError: The tables know no such voltage or energy.
     """
     name = config.acquisition or find_acquisition(view)
+    if name is AcquisitionName.MEAN_PROJECTION and (config.pairs or config.mask):
+        raise ConfigError(
+            "acquisition mean-projection has no rays, so no pairs and no mask; leave them out"
+        )
     preset = ACQUISITIONS[name]
     sid_mm = config.sid_mm or preset.sid_mm
     # A preset stands for a patient close to the detector: a longer tube distance moves the source.
@@ -207,6 +211,23 @@ def shoot(projection: Projection, draw: Draw) -> Shot:
     chance = torch.Generator().manual_seed(draw.seed)
     signal = expose(line_integral, exposure, panel, generator=chance)
     return Shot(line_integral=line_integral, signal=signal, dose_ugy=exposure.dose_ugy)
+
+
+def keep_only(projection: Projection, pair: Pair) -> Projection:
+    """Leave one material along every ray.
+
+    Args:
+        projection: Both materials.
+        pair: Bone alone; or soft tissue, which then also fills the space of the bone, as if there
+            had never been any.
+    """
+    soft, bone = projection.areas
+    if pair is Pair.BONE:
+        areas = torch.stack([torch.zeros_like(soft), bone])
+    else:
+        filled = DENSITY_G_PER_CM3["water"] / DENSITY_G_PER_CM3["cortical_bone"]
+        areas = torch.stack([soft + bone * filled, torch.zeros_like(bone)])
+    return replace(projection, areas=areas)
 
 
 @lru_cache(maxsize=16)

@@ -25,19 +25,23 @@ from drrgen.geometry.framing import Box
 from drrgen.io.dicom_radiographs import make_dicom_facts
 from drrgen.io.hounsfield import check_hounsfield, is_label_map
 from drrgen.io.radiographs import write_radiograph
+from drrgen.io.structures import read_structures, write_thickness
 from drrgen.io.volumes import read_ct
 from drrgen.jobs.task import Item
 from drrgen.manifest import Row, make_row, to_table
 from drrgen.phantoms import make_box
-from drrgen.physics.display import to_radiograph
 from drrgen.renderer.render import choose_engine
+from drrgen.structures import Structure, lies_inside
 from drrgen.volume import CTVolume
 from drrgen_pipelines.discover import Study
-from drrgen_pipelines.draws import Draw, list_draws
-from drrgen_pipelines.projection import Projection, Shot, find_setup, project, shoot
+from drrgen_pipelines.draws import Draw, find_mark, list_draws
+from drrgen_pipelines.picture import Picture, project_structures, show_pair, take_picture
+from drrgen_pipelines.projection import find_setup, project, shoot
 
 log = logging.getLogger(__name__)
 
+NO_MASK, MASK_UNREADABLE, MASK_MISMATCH = "no_mask", "mask_unreadable", "mask_mismatch"
+_BESIDE = ("mask_path", "bone_path", "soft_path")
 BLANK_RANGE = 0.05  # of line integrals: 2.5 mm of water tell no anatomy
 METAL_HU = 2500
 _PERCENTILE_SAMPLES = 1_000_000
@@ -69,23 +73,25 @@ class RenderTask:
         cube = make_box((40.0, 40.0, 40.0), 10.0, hu=0)
         body = Box(low_mm=(-20.0, -20.0, -20.0), high_mm=(20.0, 20.0, 20.0))
         tiny = dataclasses.replace(self.render, size=16, isocenter=None, views_per_ct=1)
-        for draw in self.list_draws("", tiny):
+        for draw in self.list_draws(cube, tiny):
             shoot(project(cube, body, draw, engine=self.run.engine, device=self.run.device), draw)
 
     def __call__(self, item: Item) -> list[Row]:
         """Render one study into its rows; see ``render_study``."""
         return render_study(item.payload, self)
 
-    def list_draws(self, sample_id: str, render: RenderConfig | None = None) -> list[Draw]:
-        """List the pictures to take of a sample."""
+    def list_draws(self, volume: CTVolume, render: RenderConfig | None = None) -> list[Draw]:
+        """List the pictures to take of a CT."""
         config = render or self.render
         presets = {view: find_setup(view, config).acquisition for view in config.view}
-        return list_draws(config, self.augment, presets, sample_id)
+        return list_draws(config, self.augment, presets, find_mark(volume))
 
     def files(self, rows: Sequence[Row]) -> list[str]:
         """Name the pictures of some rows, in every format."""
         good = [row for row in rows if row["status"] == Status.OK]
-        return [_name_picture(row) + f.suffix for row in good for f in self.render.format]
+        pictures = [_name_picture(row) + f.suffix for row in good for f in self.render.format]
+        beside = [row[column] for row in good for column in _BESIDE if row[column] is not None]
+        return pictures + beside
 
     def failure(self, item: Item, reason: Reason, detail: str) -> list[Row]:
         """Make the row of a study that took its worker down, or took too long."""
@@ -98,6 +104,8 @@ class RenderTask:
     def digest(self, item: Item) -> str:
         """Digest the content of a study, to tell whether a touched file has really changed."""
         study: Study = item.payload
+        if study.mask is not None:
+            return ""  # the CT's digest says nothing of its label map
         try:
             source = read_ct(study.files).source
         except (DataError, OSError):
@@ -110,8 +118,8 @@ def make_item(study: Study) -> Item:
     return Item(
         key=study.sample_id,
         payload=study,
-        n_bytes=study.files.n_bytes,
-        mtime_ns=study.files.mtime_ns,
+        n_bytes=study.files.n_bytes + (study.mask.n_bytes if study.mask else 0),
+        mtime_ns=max(study.files.mtime_ns, study.mask.mtime_ns if study.mask else 0),
     )
 
 
@@ -154,63 +162,67 @@ def render_study(study: Study, task: RenderTask) -> list[Row]:
 
 
 def _render_views(study: Study, volume: CTVolume, task: RenderTask) -> list[Row]:
-    """Project all pictures before writing any, so that a study that fails leaves none."""
+    """Take all pictures before writing any, so that a study that fails leaves none."""
     body = find_body(volume)
     facts = _describe(study, task) | _describe_volume(volume)
+    cleared = volume
     if not task.render.keep_table:
-        volume = remove_surroundings(volume, body)
+        cleared = remove_surroundings(volume, body)
         facts["table_removed_ml"] = body.beside_ml
-    draws = task.list_draws(study.sample_id)
-    run = task.run
-    projections = [
-        project(volume, body.box, draw, engine=run.engine, device=run.device) for draw in draws
-    ]
-    shots = [shoot(p, draw) for p, draw in zip(projections, draws, strict=True)]
-    for projection, shot in zip(projections, shots, strict=True):
-        _check_not_blank(projection, shot, study)
-    return [
-        _write_picture(draw, projection, shot, facts, task)
-        for draw, projection, shot in zip(draws, projections, shots, strict=True)
-    ]
+    draws = task.list_draws(volume)
+    pictures = [take_picture(volume, cleared, body, draw, task.run) for draw in draws]
+    for picture in pictures:
+        _check_not_blank(picture, study)
+    structures, warnings = _find_structures(study, volume) if task.render.mask else ([], [])
+    facts["warnings"] = [*(facts["warnings"] or ()), *warnings]
+    return [_write_picture(picture, structures, facts, task) for picture in pictures]
 
 
-def _check_not_blank(projection: Projection, shot: Shot, study: Study) -> None:
+def _find_structures(study: Study, volume: CTVolume) -> tuple[list[Structure], list[str]]:
+    """Read the label map of a study; a picture without one is still a picture."""
+    if study.mask is None:
+        return [], [NO_MASK]
+    try:
+        structures = read_structures(study.mask)
+    except DataError as error:
+        log.warning("%s: its label map: %s; %s", study.sample_id, error.detail, error.remedy)
+        return [], [MASK_UNREADABLE]
+    if not lies_inside(structures, volume):
+        log.warning("%s: its label map lies outside the CT", study.sample_id)
+        return [], [MASK_MISMATCH]
+    return structures, []
+
+
+def _check_not_blank(picture: Picture, study: Study) -> None:
     """Refuse a picture that shows nothing."""
-    left, top, width, height = projection.frame.exposed_xywh
-    inner = shot.line_integral[top : top + height, left : left + width]
+    left, top, width, height = picture.facts["exposed_xywh"]
+    inner = picture.line_integral[top : top + height, left : left + width]
     span = float(inner.max() - inner.min())
     if not span > BLANK_RANGE:
         raise RadiographError(
             Reason.RENDER_BLANK,
             study.sample_id,
-            f"the line integrals of view {projection.setup.view} span {span:.3g}, wanted more "
-            f"than {BLANK_RANGE:g}",
+            f"the line integrals of view {picture.draw.view} span {span:.3g}, wanted more than "
+            f"{BLANK_RANGE:g}",
             remedy="check isocenter, distances and the HU of the CT",
         )
 
 
 def _write_picture(
-    draw: Draw, projection: Projection, shot: Shot, facts: Row, task: RenderTask
+    picture: Picture, structures: Sequence[Structure], facts: Row, task: RenderTask
 ) -> Row:
-    """Write a picture in every format asked for, and tell it in a row."""
-    row = facts | _describe_projection(draw, projection, shot)
-    row["warnings"] = [*(facts["warnings"] or ()), *projection.warnings]
-    radiograph = to_radiograph(
-        shot.signal,
-        display=draw.config.display,
-        exposed_xywh=projection.frame.exposed_xywh,
-        brightness=draw.config.brightness,
-        contrast=draw.config.contrast,
-    )
-    settings = _describe_settings(row, draw.config)
+    """Write a picture in every format asked for, and what goes with it; tell it in a row."""
+    row = facts | picture.facts | {"status": Status.OK.value}
+    row["warnings"] = [*facts["warnings"], *picture.warnings]
+    settings = _describe_settings(row, picture.draw.config)
     for image_format in task.render.format:
         path = _name_picture(row) + image_format.suffix
         raw = image_format.holds_line_integrals
         digest = write_radiograph(
             task.out / path,
-            shot.line_integral if raw else radiograph,
+            picture.line_integral if raw else picture.grey,
             format=image_format,
-            pitch_mm=projection.detector.pitch_mm,
+            pitch_mm=picture.pitch_mm,
             settings=settings,
             facts=make_dicom_facts(row),
         )
@@ -218,6 +230,15 @@ def _write_picture(
             row |= {"cxr_path": path, "cxr_sha256": digest}
         if raw and row["line_integral_path"] is None:
             row["line_integral_path"] = path
+    for pair in task.render.pairs:
+        path = row[f"{pair.value}_path"] = f"{_name_picture(row)}_{pair.value}.png"
+        write_radiograph(
+            task.out / path, show_pair(picture, pair), pitch_mm=picture.pitch_mm, settings=settings
+        )
+    if structures and picture.projection is not None:
+        path = row["mask_path"] = f"{_name_picture(row)}_mask.npz"
+        thickness = project_structures(structures, picture.projection, task.run)
+        write_thickness(task.out / path, structures, thickness)
     return row
 
 
@@ -272,30 +293,6 @@ def _describe_volume(volume: CTVolume) -> Row:
             "warnings": list(volume.source.warnings),
         }
     return row
-
-
-def _describe_projection(draw: Draw, projection: Projection, shot: Shot) -> Row:
-    """Fill the columns of the radiograph."""
-    setup, detector = projection.setup, projection.detector
-    return {
-        "status": Status.OK.value,
-        "cxr_kind": "rendered",
-        "view": draw.view.value,
-        "draw": draw.number,
-        "width": detector.columns,
-        "height": detector.rows,
-        "exposed_xywh": list(projection.frame.exposed_xywh),
-        "pitch_mm": detector.pitch_mm,
-        "sid_mm": setup.acquisition.sid_mm,
-        "sod_mm": setup.acquisition.sod_mm,
-        "isocenter_mm": list(projection.isocenter_mm),
-        "rotation_deg": list(draw.config.rotation_deg),
-        "acquisition": setup.name.value,
-        "display": draw.config.display.value,
-        "kvp": setup.acquisition.kvp if draw.config.kev is None else None,
-        "dose_ugy": shot.dose_ugy,
-        "seed": draw.seed if shot.dose_ugy is not None or draw.number else None,
-    }
 
 
 _IN_PICTURE = (

@@ -68,11 +68,15 @@ def refuse(path: Path) -> Reason:
 )
 @pytest.mark.parametrize("view", list(View))
 @pytest.mark.parametrize("exposed", [COLLIMATED, OPEN])
-@pytest.mark.parametrize("kvp", [125.0, None])
+@pytest.mark.parametrize("more", [{}, {"kvp": None, "sid_mm": None, "sod_mm": None}])
 def test_the_validator_finds_no_error(
-    grey: torch.Tensor, tmp_path: Path, view: View, exposed: tuple[int, ...], kvp: float | None
+    grey: torch.Tensor,
+    tmp_path: Path,
+    view: View,
+    exposed: tuple[int, ...],
+    more: dict[str, object],
 ) -> None:
-    write(tmp_path / "x.dcm", grey, view=view, exposed_xywh=exposed, kvp=kvp)
+    write(tmp_path / "x.dcm", grey, view=view, exposed_xywh=exposed, **more)
     said = subprocess.run(
         ["dciodvfy", str(tmp_path / "x.dcm")], capture_output=True, text=True, check=False
     ).stderr
