@@ -62,17 +62,21 @@ class Engine(StrEnum):
 
 
 class ImageFormat(StrEnum):
-    """A file format of a radiograph; ``npy`` and ``tiff`` hold line integrals as float32."""
+    """A file format of a radiograph; ``npy`` and ``tiff`` hold line integrals as float32.
+
+    ``dicom`` is Digital X-Ray Image Storage - For Presentation, with the pixels of ``png16``.
+    """
 
     PNG16 = "png16"
     PNG8 = "png8"
+    DICOM = "dicom"
     NPY = "npy"
     TIFF = "tiff"
 
     @property
     def suffix(self) -> str:
         """File name ending, with its dot."""
-        return {"npy": ".npy", "tiff": ".tiff"}.get(self.value, ".png")
+        return {"npy": ".npy", "tiff": ".tiff", "dicom": ".dcm"}.get(self.value, ".png")
 
     @property
     def holds_line_integrals(self) -> bool:

@@ -95,7 +95,7 @@ class RenderConfig:
     seed: int = _key(0, "seed of noise and of augmentation draws")
     views_per_ct: int = _key(1, "pictures a view: a plain one, the others drawn from [augment]")
     format: tuple[ImageFormat, ...] = _key(
-        (ImageFormat.PNG16,), "png16, png8, npy, tiff; the first one is what cxr_path names"
+        (ImageFormat.PNG16,), "png16, png8, dicom, npy, tiff; the first one is what cxr_path names"
     )
 
     def __post_init__(self) -> None:

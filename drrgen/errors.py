@@ -55,6 +55,7 @@ class Reason(StrEnum):
     COVERAGE_SHORT = "coverage_short"
     SPACING_CONFLICT = "spacing_conflict"
     METADATA_MISSING = "metadata_missing"
+    NOT_RADIOGRAPH = "not_radiograph"
     # The work went wrong: failed, and tried again by the next run.
     RENDER_BLANK = "render_blank"
     IO_ERROR = "io_error"

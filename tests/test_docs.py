@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
+import torch
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -29,6 +30,11 @@ def in_folder_with_ct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sitk.WriteImage(image, str(tmp_path / "ct.nii.gz"))
     (tmp_path / "CT").mkdir()
     shutil.copy(tmp_path / "ct.nii.gz", tmp_path / "CT")
+    for view in ("PA", "LL"):
+        grey = torch.rand((96, 80), generator=torch.Generator().manual_seed(1))
+        drrgen.write_radiograph(
+            tmp_path / "HOSPITAL" / f"{view}.png", grey, settings={"drrgen:view": view}
+        )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("typer.get_app_dir", lambda _: str(tmp_path / "configuration"))
     return tmp_path

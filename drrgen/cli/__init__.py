@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from drrgen.cli.compare import compare
 from drrgen.cli.config import show_config
 from drrgen.cli.console import read_version, stdout
 from drrgen.cli.info import show_info
@@ -38,6 +39,7 @@ def _main(
 
 app.command("render")(render)
 app.command("info")(show_info)
+app.command("compare")(compare)
 app.command("config")(show_config)
 
 

@@ -24,7 +24,7 @@ _RENDER_KEYS = (
 _RUN_KEYS = ("engine", "device", "workers", "timeout_s")
 
 
-def _parse_view(word: str) -> View:
+def parse_view(word: str) -> View:
     """Read a view, LAT included."""
     try:
         return View(word)
@@ -40,7 +40,7 @@ def render(
     out: Annotated[Path, typer.Option(help="Output folder; continued when it is there already.")],
     view: Annotated[
         list[View] | None,
-        typer.Option(parser=_parse_view, metavar="[PA|AP|LL|RL]", help="Repeatable; PA and LL."),
+        typer.Option(parser=parse_view, metavar="[PA|AP|LL|RL]", help="Repeatable; PA and LL."),
     ] = None,
     size: Annotated[
         int | None, typer.Option(help="Long side of the picture [pixels]; 1024.")
@@ -92,7 +92,7 @@ def render(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     image_format: Annotated[
         list[ImageFormat] | None,
-        typer.Option("--format", help="Repeatable; png16. npy, tiff: line integrals, float32."),
+        typer.Option("--format", help="Repeatable; png16. dicom: DX; npy, tiff: line integrals."),
     ] = None,
     series: Annotated[
         str | None, typer.Option(help="Which series of a DICOM study: best (default), all, a UID.")

@@ -1,30 +1,64 @@
-"""Radiographs and line integrals on disk, each file whole, with the settings that made it."""
+"""Radiographs and line integrals on disk, each file whole, with the settings that made it.
 
+Reading takes the same formats, and those that collections of real radiographs come in.
+"""
+
+import ast
 import hashlib
 import io
 import json
 import struct
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tifffile
+import torch
 from isal import isal_zlib
 from jaxtyping import Float, Shaped
+from PIL import Image
 from torch import Tensor
 
-from drrgen.choices import ImageFormat
-from drrgen.errors import InputError
+from drrgen.choices import Display, ImageFormat, View
+from drrgen.errors import InputError, RadiographError, Reason
 from drrgen.io.atomic import write_bytes
+from drrgen.io.dicom_radiographs import DicomFacts, decode_dicom, encode_dicom
+from drrgen.physics.display import to_radiograph
 
 _FORMATS = {
     ".png": ImageFormat.PNG16,
+    ".dcm": ImageFormat.DICOM,
     ".npy": ImageFormat.NPY,
     ".tif": ImageFormat.TIFF,
     ".tiff": ImageFormat.TIFF,
 }
 _SUB_FILTER = 1
+_DICOM_MARK = b"DICM"  # after a preamble of 128 bytes
+_NPY_MARK, _TIFF_MARKS = b"\x93NUMPY", (b"II*\0", b"MM\0*")
+_DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error,
+                  tifffile.TiffFileError, Image.DecompressionBombError)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Radiograph:
+    """A radiograph from disk, rendered or real.
+
+    Attributes:
+        grey: From 0 (black, air) to 1 (white, dense).
+        pitch_mm: Detector pitch [mm]; None when not known.
+        exposed_xywh: Open part of the collimator: left, top, width, height [pixels]; None when
+            not known.
+        view: The named view; None when not known.
+        body_part: The body part that a DICOM file names; None when not known.
+    """
+
+    grey: Float[Tensor, "v u"]
+    pitch_mm: float | None = None
+    exposed_xywh: tuple[int, int, int, int] | None = None
+    view: View | None = None
+    body_part: str | None = None
 
 
 def write_radiograph(
@@ -34,21 +68,25 @@ def write_radiograph(
     format: ImageFormat | None = None,  # noqa: A002  the word of the option
     pitch_mm: float | None = None,
     settings: Mapping[str, str] | None = None,
+    facts: DicomFacts | None = None,
 ) -> str:
-    """Write a display image as PNG, or line integrals as NPY or TIFF (float32).
+    """Write a display image as PNG or DICOM, or line integrals as NPY or TIFF (float32).
 
     Args:
         path: Final name.
-        image: Grey from 0 to 1 for PNG; line integrals, as they are, else.
+        image: Grey from 0 to 1 for PNG and DICOM; line integrals, as they are, else.
         format: File format; None takes it from the name's end.
         pitch_mm: Detector pitch, written as resolution [mm].
-        settings: What made the image: text chunks of a PNG, description of a TIFF.
+        settings: What made the image: text chunks of a PNG, description of a TIFF, a private
+            element of a DICOM file.
+        facts: Patient, view and distances, which a DICOM file needs.
 
     Returns:
         SHA-256 of the decoded pixels, see ``digest_pixels``.
 
     Raises:
-        InputError: Unknown name's end, or an image that is empty or not finite.
+        InputError: Unknown name's end, an image that is empty or not finite, or DICOM without
+            facts.
     """
     file = Path(path)
     chosen = format or _FORMATS.get(file.suffix.lower())
@@ -58,14 +96,61 @@ def write_radiograph(
     if values.size == 0 or not np.isfinite(values).all():
         raise InputError("an image must have pixels, all finite; render it again")
     text = dict(settings or {})
-    if chosen is ImageFormat.PNG16:
+    if chosen in (ImageFormat.PNG16, ImageFormat.DICOM):
         pixels = np.rint(np.clip(values, 0, 1) * 65535).astype(np.uint16)
     elif chosen is ImageFormat.PNG8:
         pixels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     else:
         pixels = values.astype(np.float32)
-    write_bytes(file, _encode(pixels, chosen, pitch_mm, text))
-    return digest_pixels(pixels)
+    digest = digest_pixels(pixels)
+    if chosen is not ImageFormat.DICOM:
+        write_bytes(file, _encode(pixels, chosen, pitch_mm, text))
+    elif facts is not None:
+        write_bytes(file, encode_dicom(pixels, facts, text, digest))
+    else:
+        raise InputError("a DICOM file needs facts, got none; give DicomFacts, or write a PNG")
+    return digest
+
+
+def read_radiograph(path: Path | str) -> Radiograph:
+    """Read a radiograph by its content, whatever its name: DICOM, PNG, JPEG, TIFF or NPY.
+
+    Whole numbers are grey, 0 black and the largest of their type white. Line integrals (NPY and
+    TIFF of floating point) are shown by the linear display.
+
+    Args:
+        path: The file.
+
+    Raises:
+        RadiographError: Not one grey picture, not whole, or a DICOM object that is no radiograph.
+        OSError: The file cannot be read.
+    """
+    file = Path(path)
+    data = file.read_bytes()
+    if data[128:132] == _DICOM_MARK or file.suffix.lower() in (".dcm", ".dicom"):
+        found = decode_dicom(file, data)
+        return Radiograph(
+            grey=torch.from_numpy(found.grey.astype(np.float32)),
+            pitch_mm=found.pitch_mm,
+            exposed_xywh=found.exposed_xywh,
+            view=found.view,
+            body_part=found.body_part,
+        )
+    try:
+        values, text = _decode(data)
+    except _DECODE_ERRORS as error:
+        raise RadiographError(
+            Reason.TRUNCATED_FILE,
+            file,
+            f"it cannot be read as DICOM, PNG, JPEG, TIFF or NPY ({type(error).__name__})",
+            remedy="get a whole copy of the file, or leave it out",
+        ) from error
+    return Radiograph(
+        grey=_to_grey(values, file),
+        pitch_mm=_parse_pitch_mm(text.get("drrgen:pitch_mm", "")),
+        exposed_xywh=_parse_exposed(text.get("drrgen:exposed_xywh", "")),
+        view=View(text["drrgen:view"]) if text.get("drrgen:view") in set(View) else None,
+    )
 
 
 def digest_pixels(pixels: Shaped[np.ndarray, "v u"]) -> str:
@@ -133,3 +218,70 @@ def _encode(
             resolutionunit=3, metadata=None,
         )  # fmt: skip
     return buffer.getvalue()
+
+
+def _decode(data: bytes) -> tuple[Shaped[np.ndarray, "..."], dict[str, str]]:
+    """Decode a file that is no DICOM into values and drrgen's own text.
+
+    The resolution that a picture states is not asked: a scan's tells of paper, not of a detector.
+    """
+    if data.startswith(_NPY_MARK):
+        return np.load(io.BytesIO(data), allow_pickle=False), {}
+    if data.startswith(_TIFF_MARKS):
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            page = tiff.pages.first
+            return page.asarray(), _parse_json(page.description)
+    with Image.open(io.BytesIO(data)) as image:
+        text = {str(k): v for k, v in image.info.items() if isinstance(v, str)}
+        if image.mode.startswith("I"):
+            return np.asarray(image).astype(np.uint16), text
+        return np.asarray(image.convert("L")), text
+
+
+def _parse_json(text: str) -> dict[str, str]:
+    """Read the description of a TIFF; another program's is none of ours."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _parse_pitch_mm(text: str) -> float | None:
+    """Read the pitch as the text of a picture holds it."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _parse_exposed(text: str) -> tuple[int, int, int, int] | None:
+    """Read the exposed field as the text of a picture holds it."""
+    try:
+        left, top, width, height = (int(x) for x in ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError):
+        return None
+    return left, top, width, height
+
+
+def _to_grey(values: Shaped[np.ndarray, "..."], path: Path) -> Float[Tensor, "v u"]:
+    """Turn what a file holds into grey."""
+    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "uif":
+        raise RadiographError(
+            Reason.NOT_RADIOGRAPH,
+            path,
+            f"it holds {values.dtype} values of shape {list(values.shape)}, wanted numbers in rows "
+            "and columns",
+            remedy="leave it out, or save one grey picture",
+        )
+    if values.dtype.kind in "ui":
+        white = np.iinfo(values.dtype).max
+        return torch.from_numpy((values.clip(0) / white).astype(np.float32))
+    if not np.isfinite(values).all():
+        raise RadiographError(
+            Reason.NAN_VOXELS,
+            path,
+            "some of its line integrals are not finite",
+            remedy="render it again",
+        )
+    return to_radiograph(torch.from_numpy(values.astype(np.float32)), display=Display.LINEAR)

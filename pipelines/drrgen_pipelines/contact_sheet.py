@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from drrgen.errors import RadiographError
 from drrgen.io.atomic import write_bytes
+from drrgen.io.radiographs import read_radiograph
 from drrgen.manifest import Row, read_rows
-from drrgen.physics.display import LINEAR_WHITE
 
 TILE_PX, GAP_PX, CAPTION_PX, COLUMNS = 360, 12, 22, 4
 _GROUND, _INK = 24, 200
@@ -62,18 +63,9 @@ def _read_tile(out: Path, row: Row) -> Image.Image:
     """Read a radiograph, scaled down to a tile; a grey one where the file is gone."""
     path = out / row["cxr_path"]
     try:
-        grey = _read_grey(path)
-    except (OSError, ValueError):
+        grey = read_radiograph(path).grey.numpy()
+    except (OSError, RadiographError):
         return Image.new("L", (TILE_PX, TILE_PX), 2 * _GROUND)
     tile = Image.fromarray((np.clip(grey, 0, 1) * 255).astype(np.uint8))
     tile.thumbnail((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
     return tile
-
-
-def _read_grey(path: Path) -> np.ndarray:
-    """Read a picture as grey from 0 to 1; line integrals in proportion."""
-    if path.suffix == ".npy":
-        return np.asarray(np.load(path, allow_pickle=False) / LINEAR_WHITE)
-    with Image.open(path) as image:
-        values = np.asarray(image, dtype=np.float32)
-        return values / {"L": 255.0, "F": LINEAR_WHITE}.get(image.mode, 65535.0)

@@ -22,6 +22,7 @@ from drrgen.config import (
 )
 from drrgen.errors import DataError, DrrgenError, RadiographError, Reason, Status, status_of
 from drrgen.geometry.framing import Box
+from drrgen.io.dicom_radiographs import make_dicom_facts
 from drrgen.io.hounsfield import check_hounsfield, is_label_map
 from drrgen.io.radiographs import write_radiograph
 from drrgen.io.structures import read_structures, write_thickness
@@ -229,6 +230,7 @@ def _write_picture(
             format=image_format,
             pitch_mm=picture.pitch_mm,
             settings=settings,
+            facts=make_dicom_facts(row),
         )
         if row["cxr_path"] is None:
             row |= {"cxr_path": path, "cxr_sha256": digest}
