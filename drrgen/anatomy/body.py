@@ -15,6 +15,7 @@ COARSE_MM = 5.0
 MIN_BODY_ML = 50.0
 NARROW_CELLS = 2  # half the width of a way through the chest wall that is none
 MIN_LIMB_ML = 100.0  # a piece beside the trunk that is an arm, and no rail of a table
+LIMB_DENSE_SHARE = 0.5  # an arm is dense through and through, a table is foam in a shell
 SKIN_MARGIN_MM = 10.0
 
 
@@ -40,8 +41,9 @@ def find_body(volume: CTVolume) -> Body:
     """Find the patient: the largest things denser than -300 HU that are thick.
 
     They are sought on a coarse grid of about 5 mm. A table drops out, for its shells are thin: what
-    is thinner than two cells is eroded away before the pieces are chosen. Arms beside the trunk
-    are kept.
+    is thinner than two cells is eroded away before the pieces are chosen; a closed shell is told by
+    the foam in it. Arms beside the trunk are kept, and so is most of a lung that the field of view
+    cuts open.
 
     Args:
         volume: The CT.
@@ -51,13 +53,17 @@ def find_body(volume: CTVolume) -> Body:
     """
     z, y, x = (max(1, round(COARSE_MM / mm)) for mm in volume.spacing_zyx_mm)
     steps = (z, y, x)
-    dense = volume.hu[tuple(slice(step // 2, None, step) for step in steps)] > BODY_HU
+    middles = (min(step // 2, n - 1) for step, n in zip(steps, volume.hu.shape, strict=True))
+    picked = tuple(slice(m, None, step) for m, step in zip(middles, steps, strict=True))
+    dense = volume.hu[picked] > BODY_HU
     cell_ml = float(np.prod(volume.spacing_zyx_mm) * np.prod(steps)) / 1000
     posterior, (cranial, _) = volume.find_axis(1), volume.find_axis(2)
     # The trunk is filled, so that it is thick, before thin things are cut off. Ways through a thin
     # chest wall are closed afterwards, when there is no table that they could join to it.
-    pieces = _keep_patient(_fill(dense, cranial, narrow=0), cell_ml, posterior)
-    cells = _fill(pieces, cranial, narrow=NARROW_CELLS)
+    solid = _fill(dense, cranial, narrow=0)
+    pieces = _keep_patient(solid, dense, cell_ml, posterior)
+    # Where the field of view cuts a lung open, there is still chest wall before and behind it.
+    cells = _fill(pieces, cranial, narrow=NARROW_CELLS) | _fill_between(pieces, posterior[0])
     found_ml = (cells & dense).sum() * cell_ml
     if found_ml < MIN_BODY_ML:
         raise VolumeError(
@@ -82,7 +88,8 @@ def remove_surroundings(volume: CTVolume, body: Body) -> CTVolume:
         volume: The CT; it is left as it is.
         body: The patient in it.
     """
-    near = ndimage.binary_dilation(body.cells)
+    # Over corners too: a cell that the skin only grazes is not dense in its middle.
+    near = ndimage.binary_dilation(body.cells, np.ones((3, 3, 3)))
     hu = np.empty_like(volume.hu)
     step_z, step_y, step_x = body.steps
     n_z, n_y, n_x = hu.shape
@@ -129,10 +136,23 @@ def _fill(
     return ~outside
 
 
+def _fill_between(pieces: Bool[np.ndarray, "cz cy cx"], axis: int) -> Bool[np.ndarray, "cz cy cx"]:
+    """Fill what has the patient both before and behind it."""
+    before = np.logical_or.accumulate(pieces, axis)
+    behind = np.flip(np.logical_or.accumulate(np.flip(pieces, axis), axis), axis)
+    return before & behind
+
+
 def _keep_patient(
-    solid: Bool[np.ndarray, "cz cy cx"], cell_ml: float, posterior: tuple[int, int]
+    solid: Bool[np.ndarray, "cz cy cx"],
+    dense: Bool[np.ndarray, "cz cy cx"],
+    cell_ml: float,
+    posterior: tuple[int, int],
 ) -> Bool[np.ndarray, "cz cy cx"]:
-    """Keep the largest thick piece and arms beside it, cutting thin bridges first."""
+    """Keep the largest thick piece and arms beside it, cutting thin bridges first.
+
+    A closed table is a piece too, but its middle is foam, or lies behind the patient's back.
+    """
     core = ndimage.binary_erosion(solid, border_value=1)
     if not core.any():
         core = solid
@@ -146,9 +166,10 @@ def _keep_patient(
     back = (sign * np.nonzero(labels == trunk)[axis]).max()
     kept = np.zeros(count + 1, dtype=bool)
     kept[trunk] = True
-    for piece in np.nonzero(sizes * cell_ml >= MIN_LIMB_ML)[0]:
-        # What reaches behind the back is the table.
-        kept[piece] |= (sign * np.nonzero(labels == piece)[axis]).max() <= back + 1
+    for label in np.nonzero(sizes * cell_ml >= MIN_LIMB_ML)[0]:
+        piece = labels == label
+        beside = (sign * np.nonzero(piece)[axis]).mean() <= back
+        kept[label] |= beside and dense[piece].mean() >= LIMB_DENSE_SHARE
     return ndimage.binary_dilation(kept[labels]) & solid
 
 

@@ -22,27 +22,39 @@ from drrgen.physics.materials import DENSITY_G_PER_CM3, find_mass_attenuations
 
 KEV_TO_JOULE = 1.602176634e-16
 PATIENT_CM = 20.0  # water that hardens the beam which the detector's dose is stated for
+# The least that a tube up to 70 kV may have (NCRP Report 102); the table below would not hold a
+# softer beam.
+MIN_ALUMINIUM_MM = 1.5
+# Noise of the scintillator's light. With it the detector has a detective quantum efficiency of 0.71
+# behind RQA 5, without it 0.83; measured were 0.70 (Spahn et al., Investigative Radiology
+# 35:260-266, 2000, a panel of 0.143 mm) and 0.78 (Samei, Medical Physics 30:1747-1757, 2003).
+LIGHT_SWANK = 0.85
 _STEP_KVP = 5
 # The table of line integrals: bilinear between these steps it is wrong by less than 0.1 %.
-_WATER_STEP, _WATER_MAX = 0.5, 100.0  # [g/cm2]
-_BONE_STEP, _BONE_MAX = 0.1, 40.0
+_WATER_STEP, _WATER_MAX = 0.25, 100.0  # [g/cm2]
+_BONE_STEP, _BONE_MAX = 0.05, 40.0
 
 Energies = Float64[np.ndarray, "e"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Beam:
-    """Photons as they leave the filters, and the signal that each makes in the detector.
+    """Photons as they leave the filters, and how many of each the detector stops.
 
     Attributes:
         kev: Photon energies [keV].
         photons: Photons at each energy, in any unit.
-        signal: Mean signal of one arriving photon: its energy, if the detector stops it [keV].
+        stopped: Share of arriving photons that the detector stops; each leaves its energy there.
     """
 
     kev: Energies
     photons: Energies
-    signal: Energies
+    stopped: Energies
+
+    @property
+    def signal(self) -> Energies:
+        """Mean signal of one arriving photon [keV]."""
+        return self.kev * self.stopped
 
     @property
     def mean_kev(self) -> float:
@@ -70,14 +82,19 @@ class Beam:
     def quanta_per_ugy_mm2(self) -> float:
         """Photons of equal weight that carry the noise of 1 uGy behind a patient [1/(uGy mm2)].
 
-        An energy-integrating detector weighs photons by their energy, so its noise is that of fewer
-        photons than it stops (Swank's factor).
+        The detector counts only photons that it stops, and weighs them by their energy, so its
+        noise is that of fewer photons than it stops; the scintillator's light takes another share.
+
+        Source:
+            Swank, Journal of Applied Physics 44:4199-4203, 1973: the square of the first moment of
+            the absorbed energies over the second.
         """
         photons = self.photons * _transmit("water", self.kev, PATIENT_CM)
         per_g = find_mass_attenuations("air_absorption", self.kev)
         gray = (photons * self.kev * per_g).sum() * KEV_TO_JOULE * 1000  # of photons/cm2
-        first, second = (photons * self.signal).sum(), (photons * self.signal**2).sum()
-        equal = first**2 / second if second > 0 else 0.0
+        stopped = photons * self.stopped
+        first, second = (stopped * self.kev).sum(), (stopped * self.kev**2).sum()
+        equal = LIGHT_SWANK * first**2 / second if second > 0 else 0.0
         return float(equal / (gray * 1e6) / 100)
 
 
@@ -90,7 +107,8 @@ def make_beam(kvp: float, *, aluminium_mm: float, copper_mm: float = 0.0) -> Bea
         copper_mm: Added copper [mm].
 
     Raises:
-        PhysicsError: The voltage is outside the tables, or a filter is negative.
+        PhysicsError: The voltage is outside the tables, or a filter is thinner than a tube's own or
+            absurdly thick.
 
     Source:
         ``physics/tables``: SpekPy for the spectra, xraydb for the detector, NIST for the filters.
@@ -99,19 +117,19 @@ def make_beam(kvp: float, *, aluminium_mm: float, copper_mm: float = 0.0) -> Bea
         >>> round(make_beam(120, aluminium_mm=2.5).half_value_layer_mm, 1)
         4.2
     """
-    if not (0 <= aluminium_mm <= 50 and 0 <= copper_mm <= 5):
+    if not (MIN_ALUMINIUM_MM <= aluminium_mm <= 50 and 0 <= copper_mm <= 5):
         raise PhysicsError(
-            f"filters must be 0 to 50 mm of aluminium and 0 to 5 mm of copper, got "
-            f"{aluminium_mm} and {copper_mm}"
+            f"filters must be {MIN_ALUMINIUM_MM:g} to 50 mm of aluminium and 0 to 5 mm of copper, "
+            f"got {aluminium_mm} and {copper_mm}"
         )
     kev, photons = _find_spectrum(kvp)
     photons = photons * _transmit("aluminium", kev, aluminium_mm / 10)
     photons = photons * _transmit("copper", kev, copper_mm / 10)
-    return Beam(kev=kev, photons=photons, signal=kev * _read("detector")["stopped"])
+    return Beam(kev=kev, photons=photons, stopped=_read("detector")["stopped"])
 
 
 def make_single_energy(kev: float) -> Beam:
-    """Make a beam of one energy, for comparison with formulas.
+    """Make a beam of one energy, of which the detector stops all, for comparison with formulas.
 
     Args:
         kev: Photon energy [keV].
@@ -121,7 +139,7 @@ def make_single_energy(kev: float) -> Beam:
     """
     find_mass_attenuations("water", np.array([kev]))
     one = np.array([1.0])
-    return Beam(kev=np.array([float(kev)]), photons=one, signal=float(kev) * one)
+    return Beam(kev=np.array([float(kev)]), photons=one, stopped=one)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
