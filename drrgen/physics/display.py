@@ -19,9 +19,9 @@ from drrgen.physics.exposure import BODY_LINE_INTEGRAL
 LINEAR_WHITE = 12.0  # line integral shown white by the linear display
 
 _LOW_SHARE, _HIGH_SHARE = 0.12, 0.97  # quantiles of the body that the grey scale is pinned to
-_LOW_GREY, _HIGH_GREY = 0.10, 0.90
+_LOW_GREY, _HIGH_GREY = 0.18, 0.90
 _COARSE_SHARE, _FINE_SHARE = 0.06, 0.008  # width of the blurs, of the picture's short side
-_COARSE_GAIN, _FINE_GAIN = 0.7, 2.5  # what lungs against mediastinum, and what edges, count
+_COARSE_GAIN, _FINE_GAIN = 0.6, 3.0  # what lungs against mediastinum, and what edges, count
 _QUANTILE_SAMPLES = 65_536
 
 
