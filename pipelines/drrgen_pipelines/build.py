@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drrgen.config import AugmentConfig, Config, RenderConfig, read_config, to_toml
-from drrgen.errors import ManifestError
+from drrgen.errors import InputError, ManifestError
 from drrgen.io.atomic import write_bytes
 from drrgen.jobs.runner import Means, Plan, Progress, make_plan, run
 from drrgen.jobs.task import Item
@@ -147,9 +147,16 @@ def run_build(build: Build) -> Iterator[Progress]:
     """Render what is left to do, then draw the contact sheet.
 
     Raises:
+        InputError: The output folder cannot be made.
         ManifestError: Another drrgen writes there now.
         OSError: The output cannot be written.
     """
+    try:
+        build.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the output folder {build.out}: {error.strerror}; give another --out"
+        ) from error
     running = build.config.run
     head = f"# fingerprint: {build.task.fingerprint}\n# salt check: {build.salt_check}\n\n"
     text = head + to_toml(build.config, sections=("render", "augment"))

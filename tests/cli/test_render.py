@@ -81,6 +81,14 @@ def test_running_twice_changes_no_byte_and_other_settings_are_refused(
     assert read_files(out) == before
 
 
+def test_an_output_that_is_a_file_is_wrong_usage_and_left_alone(
+    torso: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert render(torso, tmp_path / "out") == 2
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def test_a_missing_folder_is_wrong_usage(tmp_path: Path) -> None:
     assert render(tmp_path / "nothing", tmp_path / "out") == 2
 
