@@ -33,7 +33,8 @@ OURS, MAIN = "drrgen numba", "PA 512"
 LARGE = "PA 1024"
 OUR_CASES = (MAIN, LARGE, "PA 512 two", "PA 512 tilt", "LL 512", "PA 1024 two", "PA 1024 tilt")
 CASES = {OURS: OUR_CASES, "itk-rtk Joseph": (MAIN, LARGE), "plastimatch exact": (MAIN, LARGE)}
-SLOW = {"diffdrr Siddon": 2}  # rounds of an engine whose view takes most of a minute
+# How often the engines are run whose view takes 10 seconds or more; `runs` in the table says it.
+SLOW = {"diffdrr Siddon": 2, "diffdrr trilinear": 3, "nanodrr torch": 3}
 PACKAGES = ("drrgen", "numba", "torch", "itk-rtk", "diffdrr", "nanodrr", "numpy")
 
 

@@ -383,10 +383,10 @@ def _trace(
 ) -> tuple[int, Any]:
     """List the rays of a tile that run along one axis and meet the grid; count them.
 
-    The axes come in the ``order`` (row, slice, column). A line holds the row in slice 0 and the
-    rows per slice, the column and the columns per slice, the slices at which the ray enters and
-    leaves the grid, and its length per slice [mm]; all counted from an origin near the tile's first
-    ray, so that float32 is fine enough.
+    The axes come in the ``order`` (row, slice, column). A line holds the row in the middle slice
+    and the rows per slice, the column and the columns per slice, the slices at which the ray enters
+    and leaves the grid, and its length per slice [mm]; all counted from an origin near the tile's
+    first ray, so that float32 is fine enough.
     """
     source = geometry[0]
     ray, origin = np.empty(3), np.zeros(3)
@@ -515,19 +515,10 @@ def _place(
 ) -> None:
     """Find where rays pierce a slice: neighbour in the patch, weights, and share of the slice."""
     a, b = part
-    row, row_slope, column, column_slope = (
-        lines[0, a:b],
-        lines[1, a:b],
-        lines[2, a:b],
-        lines[3, a:b],
-    )
-    enter, leave = lines[4, a:b], lines[5, a:b]
-    down, right, share, index = (
-        weights[0, : b - a],
-        weights[1, : b - a],
-        weights[2, : b - a],
-        index[: b - a],
-    )
+    row, row_slope, column = lines[0, a:b], lines[1, a:b], lines[2, a:b]
+    column_slope, enter, leave = lines[3, a:b], lines[4, a:b], lines[5, a:b]
+    n = b - a
+    down, right, share, index = weights[0, :n], weights[1, :n], weights[2, :n], index[:n]
     # In float32 throughout: one float64 would halve the width of the vectors.
     zero, s = np.float32(0), np.float32(depth)
     low, high = np.float32(depth - 0.5), np.float32(depth + 0.5)
