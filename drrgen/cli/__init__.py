@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from drrgen.cli.check import check
 from drrgen.cli.compare import compare
 from drrgen.cli.config import show_config
 from drrgen.cli.console import read_version, stdout
@@ -39,6 +40,7 @@ def _main(
 
 app.command("render")(render)
 app.command("info")(show_info)
+app.command("check")(check)
 app.command("compare")(compare)
 app.command("config")(show_config)
 
