@@ -1,16 +1,22 @@
 """The whole chain, from HU to what the detector sees, against formulas and measured chests."""
 
 import math
+from pathlib import Path
 
 import numpy as np
+import pyarrow.dataset as ds
 import pytest
+import SimpleITK as sitk
 import torch
+from drrgen_pipelines import task
 from drrgen_pipelines.draws import Draw
 from drrgen_pipelines.projection import Projection, find_setup, project, shoot
 from torch import Tensor
+from typer.testing import CliRunner
 
 from drrgen.anatomy.body import find_body
 from drrgen.choices import View
+from drrgen.cli import app
 from drrgen.config import RenderConfig
 from drrgen.geometry.framing import Box
 from drrgen.phantoms import find_voxel_centers, make_grid, make_torso
@@ -137,3 +143,24 @@ def test_a_thick_patient_is_moved_away_from_the_detector() -> None:
     assert (
         projection.setup.acquisition.sod_mm < find_setup(View.PA, RenderConfig()).acquisition.sod_mm
     )
+
+
+def test_a_blank_picture_is_a_failed_row_and_never_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A chest that spans less than this is none; so a torso passes for a blank picture.
+    monkeypatch.setattr(task, "BLANK_RANGE", 100.0)
+    torso = make_torso(spacing_mm=6.0)
+    image = sitk.GetImageFromArray(torso.hu)
+    image.SetSpacing(torso.spacing_zyx_mm[::-1])
+    image.SetOrigin(torso.patient_from_voxel[:3, 3].tolist())
+    sitk.WriteImage(image, str(tmp_path / "ct.nii.gz"))
+    (tmp_path / "salt.txt").write_text("a salt for tests only, long enough\n")
+    out = tmp_path / "out"
+    words = ("render", "--ct-dir", tmp_path / "ct.nii.gz", "--out", out, "--view", "PA", "--size", 64,
+             "--salt-file", tmp_path / "salt.txt", "--isocenter", 0, 0, 0)  # fmt: skip
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    rows = ds.dataset(sorted((out / "manifest").glob("*.parquet"))).to_table().to_pylist()
+    assert [(r["status"], r["reason"]) for r in rows] == [("failed", "render_blank")]
+    assert result.exit_code == 3
+    assert not list(out.rglob("images/**/*.png"))
