@@ -122,7 +122,9 @@ def _fill(
     plane = ndimage.generate_binary_structure(3, 1)
     for end in (0, 2):
         plane[(slice(None),) * cranial + (end,)] = False
-    air = ~dense
+    # A rim of air around the grid: a patient who nearly touches its edge has air there too.
+    rim = [(0, 0) if axis == cranial else (narrow, narrow) for axis in (0, 1, 2)]
+    air = np.pad(~dense, rim, constant_values=True)
     wide = ndimage.binary_erosion(air, plane, narrow, border_value=1) if narrow else air
     labels, count = ndimage.label(wide, plane)
     touches = np.zeros(count + 1, dtype=bool)
@@ -133,7 +135,8 @@ def _fill(
     outside = touches[labels]
     if narrow:
         outside = ndimage.binary_dilation(outside, plane, narrow) & air
-    return ~outside
+    inner = tuple(slice(low, n - low) for (low, _), n in zip(rim, air.shape, strict=True))
+    return ~outside[inner]
 
 
 def _fill_between(pieces: Bool[np.ndarray, "cz cy cx"], axis: int) -> Bool[np.ndarray, "cz cy cx"]:

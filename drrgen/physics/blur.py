@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-_FINE_SIGMA = 3.0  # up to here every pixel counts; what is wider is blurred on a coarser grid
+_FINE_SIGMA = 2.0  # of the coarse grid, on which wide blurs are done [its cells]
 _NO_SIGMA = 0.1  # up to here the finest stripes lose less than 2 % of their contrast
 _REACH = 3.5  # of the kernel, in sigmas
 

@@ -13,7 +13,7 @@ from drrgen.physics.blur import blur
 FLOAT32_TOL = 1e-5  # relative, of a sum over many taps
 WIDTH_TOL = 1e-4  # of the standard deviation, where every pixel counts
 COARSE_WIDTH_TOL = 0.01  # on the coarse grid, whose answer hangs on where in a cell a point lies
-COARSE_TOL = 0.02  # of the picture's range, for a picture with a hard edge
+COARSE_TOL = 0.025  # of the picture's range, at a corner of a picture with a hard edge
 
 
 def convolve_slowly(image: Tensor, sigma: float) -> Tensor:
@@ -31,7 +31,7 @@ def convolve_slowly(image: Tensor, sigma: float) -> Tensor:
 def find_width(sigma: float, size: int) -> float:
     """Standard deviation of the answer to a point, over all places in a coarse cell."""
     variances, middles = [], []
-    cell = max(1, int(sigma / 3))
+    cell = max(1, int(sigma / 2))
     x = torch.arange(size, dtype=torch.float64)
     for place in range(cell):
         image = torch.zeros(size, size, dtype=torch.float64)
@@ -44,12 +44,12 @@ def find_width(sigma: float, size: int) -> float:
     return math.sqrt(sum(variances) / cell + shift)
 
 
-@pytest.mark.parametrize("sigma", [0.1001, 0.2, 0.289, 0.5, 0.8, 1.0, 2.9, 3.1, 5.9])
+@pytest.mark.parametrize("sigma", [0.1001, 0.2, 0.289, 0.5, 0.8, 1.0, 2.1, 3.9])
 def test_a_point_is_spread_as_wide_as_asked(sigma: float) -> None:
     assert find_width(sigma, 101) == pytest.approx(sigma, rel=WIDTH_TOL)
 
 
-@pytest.mark.parametrize(("sigma", "size"), [(6.0, 96), (10.0, 160), (40.0, 480)])
+@pytest.mark.parametrize(("sigma", "size"), [(4.0, 80), (6.0, 96), (10.0, 160), (40.0, 480)])
 def test_a_wide_blur_is_as_wide_as_asked_on_the_mean(sigma: float, size: int) -> None:
     assert find_width(sigma, size) == pytest.approx(sigma, rel=COARSE_WIDTH_TOL)
 
