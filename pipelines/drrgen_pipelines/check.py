@@ -81,7 +81,7 @@ def check_dataset(out: Path, *, contents: bool = True) -> Checked:
 
     Args:
         out: Output folder of ``drrgen render``.
-        contents: Read every file and compare it with its digest; else only look whether it is there.
+        contents: Read every file and compare its digest; else only look whether it is there.
 
     Raises:
         ManifestError: There is no manifest at all, or no part of it can be read.

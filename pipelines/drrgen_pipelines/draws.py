@@ -49,7 +49,7 @@ def list_draws(
     Args:
         render: The settings.
         augment: How far draws wander.
-        presets: The acquisition of each view, which the draws vary.
+        presets: The acquisition of each view, with what the settings override.
         mark: What tells the CT from others, see ``find_mark``.
     """
     return [
@@ -94,15 +94,15 @@ def _draw(
         around(a, b) for a, b in zip(render.rotation_deg, augment.rotation_deg, strict=True)
     ]
     shift = [around(0, augment.shift_mm) for _ in range(3)]
-    moved_mm = (render.sid_mm or preset.sid_mm) * around(0, augment.sid_share)
-    kvp = (render.kvp or preset.kvp) * around(1, augment.kvp_share)
-    dose = (render.dose_ugy or preset.dose_ugy) * augment.dose_factor ** around(0, 1)
+    moved_mm = preset.sid_mm * around(0, augment.sid_share)
+    kvp = preset.kvp * around(1, augment.kvp_share)
+    dose = preset.dose_ugy * augment.dose_factor ** around(0, 1)
     config = dataclasses.replace(
         render,
         rotation_deg=(rotation[0], rotation[1], rotation[2]),
         # The source moves; patient and detector stay where they are.
-        sid_mm=(render.sid_mm or preset.sid_mm) + moved_mm,
-        sod_mm=(render.sod_mm or preset.sod_mm) + moved_mm,
+        sid_mm=preset.sid_mm + moved_mm,
+        sod_mm=preset.sod_mm + moved_mm,
         kvp=None if render.kev else float(np.clip(kvp, 50, 150)),
         dose_ugy=dose,
         brightness=float(np.clip(around(render.brightness, augment.brightness), -1, 1)),
