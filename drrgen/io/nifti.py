@@ -89,7 +89,7 @@ def read_nifti(files: CTFiles) -> CTVolume:
         digest = pool.submit(digest_files, [path])  # hashing and reading let other threads run
         _skip_to_voxels(stream, header, path)
         stored = read_voxels(stream, shape_xyz[::-1], kind, path)
-        words += check_end(stream, path)
+        words += check_end(stream, path, spare=min(SPARE_BYTES, stored[0].nbytes - 1))
         hu, hu_words = to_hu(stored, slope=slope, intercept=intercept)
         del stored
         words += hu_words + clean_hu(hu)

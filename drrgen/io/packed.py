@@ -229,12 +229,13 @@ def _fill(stream: Stream, flat: Shaped[np.ndarray, "n"], path: Path) -> int:
     return found
 
 
-def check_end(stream: Stream, path: Path) -> tuple[str, ...]:
+def check_end(stream: Stream, path: Path, *, spare: int) -> tuple[str, ...]:
     """Check that a stream is whole and ends behind the voxels.
 
     Args:
         stream: Standing behind the last voxel.
         path: The file, for the error.
+        spare: So many bytes may follow, with a warning [bytes].
 
     Returns:
         ``trailing_bytes`` where some bytes follow: a warning.
@@ -246,11 +247,11 @@ def check_end(stream: Stream, path: Path) -> tuple[str, ...]:
     """
     try:
         # The reader checks a stream when it is asked for more than there is.
-        rest = np.zeros(SPARE_BYTES + 1, np.uint8)
+        rest = np.zeros(spare + 1, np.uint8)
         count = _fill(stream, rest, path)
     except _TrailingBytesError:
         return (TRAILING_BYTES,)
-    if count > SPARE_BYTES:
+    if count > spare:
         raise _too_long(path)
     return (TRAILING_BYTES,) if rest.any() else ()
 
