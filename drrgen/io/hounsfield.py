@@ -152,8 +152,9 @@ def _check_not_finite(stored: Shaped[np.ndarray, "z y x"], hu: Hu, n_bad: int) -
 
 
 def _find_inside(plane: Shaped[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
-    """Find what the skin encloses in a slice."""
-    inside: Bool[np.ndarray, "y x"] = ndimage.binary_fill_holes(plane > _BODY_HU)
+    """Find what the skin encloses in a slice; a skin of one voxel may have gaps of one."""
+    skin = ndimage.binary_dilation(plane > _BODY_HU, np.ones((3, 3)))
+    inside: Bool[np.ndarray, "y x"] = ndimage.binary_fill_holes(skin)
     return inside
 
 

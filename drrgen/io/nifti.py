@@ -25,6 +25,7 @@ from drrgen.io.packed import (
     digest_files,
     open_regular,
     read_bytes,
+    read_head,
     read_voxels,
     truncated,
     unpack,
@@ -102,6 +103,19 @@ def read_nifti(files: CTFiles) -> CTVolume:
             warnings=words,
         )
     return CTVolume(hu=hu, patient_from_voxel=affine, source=source)
+
+
+def is_nifti_pair(path: Path) -> bool:
+    """Say whether a file is the header of a pair .hdr and .img, which is refused when read.
+
+    Args:
+        path: A plain file.
+    """
+    try:
+        head = read_head(path, _V1.itemsize)
+    except OSError:
+        return False
+    return head[344:347] == b"ni1" or head[4:7] == b"ni2"
 
 
 def _read_header(stream: Stream, path: Path) -> np.void:
