@@ -221,11 +221,13 @@ def _find_affine(
         raise _refuse(
             Reason.NO_ORIENTATION, path, "found neither sform nor qform, wanted one of them"
         )
-    matrices = [_LPS_FROM_RAS @ to_mm @ form for form in forms]
+    # Signs and units row by row: a matrix product would spread an infinity.
+    matrices = [np.diag(_LPS_FROM_RAS @ to_mm)[:, None] * form for form in forms]
     matrix, words = settle_grid(matrices[0], shape_xyz, path)
     far = np.array([[x, y, z, 1.0] for x in (0, shape_xyz[0] - 1) for y in (0, shape_xyz[1] - 1)
                     for z in (0, shape_xyz[2] - 1)])  # fmt: skip
-    alike = [np.abs(far @ (other - matrices[0]).T).max() <= FORMS_TOL_MM for other in matrices[1:]]
+    with np.errstate(all="ignore"):  # what is not finite is not alike
+        alike = [np.abs(far @ (other - matrix).T).max() <= FORMS_TOL_MM for other in matrices[1:]]
     if not all(alike):
         words += (FORMS_DIFFER,)
     elif has_sform and not alike and _does_pixdim_differ(header, forms[0]):

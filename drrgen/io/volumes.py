@@ -168,13 +168,15 @@ def _list_files(path: str, ignored: Counter[str]) -> tuple[Path, list[Path]]:
     root, pattern = _split_glob(path)
     try:
         matches = [match for match in root.glob(pattern) if not _is_hidden(match, root, pattern)]
-    except (ValueError, NotImplementedError, IndexError, re.error) as error:
+    except (ValueError, NotImplementedError, IndexError, RecursionError, re.error) as error:
         raise InputError(f"{path} is no glob: {error}; ** stands for whole folders") from error
     if not matches:
         raise InputError(f"nothing is at {path}; wanted a folder, a file or a glob of CT")
     folders = [match for match in matches if match.is_dir()]
+    if "**" in pattern:  # a link asked for by name is followed, one met on the way is not
+        folders = [folder for folder in folders if not folder.is_symlink()]
     found = {file for folder in folders for file in _walk(folder, ignored)}
-    found |= set(_keep_files((match for match in matches if match not in folders), ignored))
+    found |= set(_keep_files((match for match in matches if not match.is_dir()), ignored))
     return root, sorted(found)
 
 
