@@ -6,6 +6,7 @@ import typer
 
 from drrgen.cli.config import show_config
 from drrgen.cli.console import read_version, stdout
+from drrgen.cli.doctor import show_doctor
 from drrgen.cli.info import show_info
 from drrgen.cli.render import render
 
@@ -39,6 +40,7 @@ def _main(
 app.command("render")(render)
 app.command("info")(show_info)
 app.command("config")(show_config)
+app.command("doctor")(show_doctor)
 
 
 def main() -> None:
