@@ -84,8 +84,9 @@ def read_nifti(files: CTFiles) -> CTVolume:
         header = _read_header(stream, path)
         shape_xyz = _check_shape(header, path)
         kind = _find_type(header, path)
-        slope, intercept = _find_scale(header, path)
-        affine, words = _find_affine(header, shape_xyz, path)
+        with np.errstate(invalid="ignore"):  # a NaN that signals, which is refused like any other
+            slope, intercept = _find_scale(header, path)
+            affine, words = _find_affine(header, shape_xyz, path)
         check_size(shape_xyz[::-1], kind.itemsize, n_bytes, path)
         digest = pool.submit(digest_files, [path])  # hashing and reading let other threads run
         _skip_to_voxels(stream, header, path)
@@ -150,7 +151,8 @@ def _check_magic(header: np.void, path: Path) -> None:
 
 def _skip_to_voxels(stream: Stream, header: np.void, path: Path) -> None:
     """Pass over what lies between the header and the voxels."""
-    offset, done = float(header["offset"]), header.dtype.itemsize
+    with np.errstate(invalid="ignore"):
+        offset, done = float(header["offset"]), header.dtype.itemsize
     if not done <= offset <= SPARE_BYTES or not offset.is_integer():
         raise _refuse(Reason.NO_IMAGE, path, f"found the voxels at byte {offset:g}")
     if len(read_bytes(stream, int(offset) - done, path)) < int(offset) - done:

@@ -8,6 +8,7 @@ direction of the slices and the filling as the data set's own pipeline has them.
 """
 
 import io
+import tokenize
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +34,9 @@ CLIP_HU = (-1000, 1000)
 _RIM_SHARE = 0.9
 _MEMBER = "ct.npy"
 _HEADER_BYTES = 2**12
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, NotImplementedError,
-               RuntimeError, OverflowError)  # fmt: skip
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, RuntimeError,
+               NotImplementedError, OverflowError, SyntaxError, TypeError,
+               tokenize.TokenError)  # fmt: skip
 
 
 def is_radchest(path: Path) -> bool:
@@ -97,6 +99,8 @@ def _read_array(file: io.FileIO, path: Path) -> Shaped[np.ndarray, "z y x"]:
                 raise ValueError("more bytes than the array has")
             with archive.open(info) as member:
                 array = npy.read_array(member, allow_pickle=False, max_header_size=_HEADER_BYTES)
+                if member.read(1):  # and only at the end is the check sum looked at
+                    raise ValueError("more bytes than the array has")
                 return np.ascontiguousarray(array)
     except _ZIP_ERRORS as error:
         raise truncated(path, "found a broken .npz, wanted an array ct in it") from error
