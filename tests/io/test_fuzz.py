@@ -30,7 +30,7 @@ from drrgen.volume import CTVolume, check_grid
 pytestmark = pytest.mark.slow
 
 CASE_LIMIT_S = 20.0  # a case takes milliseconds; a loaded machine may stand still for seconds
-BYTE_CASES = 1700  # a format
+BYTE_CASES = 2200  # a format
 DICOM_CASES = 1500  # a storage
 HEADER_CASES = 2500  # a format
 EXTREMES = (b"\0" * 8, b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\x80" + b"\0" * 7,
@@ -254,4 +254,4 @@ def test_any_line_of_a_text_header(
 
 
 def test_there_are_20_000_cases() -> None:
-    assert len(CASES) * BYTE_CASES + 2 * DICOM_CASES + 3 * HEADER_CASES >= 20_000
+    assert len(CASES) * BYTE_CASES + 3 * HEADER_CASES >= 20_000  # and those of DICOM
