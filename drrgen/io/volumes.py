@@ -1,9 +1,9 @@
 """From a folder, a file or a glob to CT volumes, whatever the format."""
 
-import glob
 import os
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from drrgen.choices import CTFormat
@@ -11,7 +11,8 @@ from drrgen.errors import InputError
 from drrgen.io.dicom import group_series, is_dicom, read_dicom
 from drrgen.io.images import read_image
 from drrgen.io.listing import CTFiles, Listing
-from drrgen.io.nifti import read_nifti
+from drrgen.io.nifti import is_nifti_pair, read_nifti
+from drrgen.io.packed import is_regular
 from drrgen.io.radchest import is_radchest, read_radchest
 from drrgen.volume import CTVolume
 
@@ -47,8 +48,8 @@ def find_ct(path: Path | str) -> Listing:
     Raises:
         InputError: Nothing is there, or no CT is among it.
     """
-    root, files = _list_files(str(path))
     ignored: Counter[str] = Counter()
+    root, files = _list_files(str(path), ignored)
     found, dicom = [], []
     for file in files:
         ct_format = _guess_format(file)
@@ -153,33 +154,78 @@ def read_volume(path: Path | str, *, series: str = "best") -> CTVolume:
     return read_ct(chosen[0])
 
 
-def _list_files(path: str) -> tuple[Path, list[Path]]:
-    """List files in a fixed order; hidden ones and those of macOS archives are left out."""
+def _list_files(path: str, ignored: Counter[str]) -> tuple[Path, list[Path]]:
+    """List plain files in a fixed order; count what else has a name there, and open nothing.
+
+    Hidden files and those of macOS archives are left out. Links to files are followed, links to
+    folders are not, so a circle of them has no end to run into.
+    """
     whole = Path(path)
-    if whole.is_file():
-        return whole.parent, [whole]
     if whole.is_dir():
-        return whole, sorted(_walk(whole))
-    matches = sorted(Path(match) for match in glob.glob(path, recursive=True))  # noqa: PTH207
+        return whole, sorted(_walk(whole, ignored))
+    if os.path.lexists(whole):
+        return whole.parent, list(_keep_files([whole], ignored))
+    root, pattern = _split_glob(path)
+    try:
+        matches = [match for match in root.glob(pattern) if not _is_hidden(match, root, pattern)]
+    except (ValueError, NotImplementedError, IndexError, RecursionError, re.error) as error:
+        raise InputError(f"{path} is no glob: {error}; ** stands for whole folders") from error
     if not matches:
         raise InputError(f"nothing is at {path}; wanted a folder, a file or a glob of CT")
-    fixed = Path(path.split("*", 1)[0].split("?", 1)[0].split("[", 1)[0] + "x").parent
-    files = {file for match in matches for file in (_walk(match) if match.is_dir() else [match])}
-    return fixed, sorted(files)
+    folders = [match for match in matches if match.is_dir()]
+    if "**" in pattern:  # a link asked for by name is followed, one met on the way is not
+        folders = [folder for folder in folders if not folder.is_symlink()]
+    found = {file for folder in folders for file in _walk(folder, ignored)}
+    found |= set(_keep_files((match for match in matches if not match.is_dir()), ignored))
+    return root, sorted(found)
 
 
-def _walk(folder: Path) -> list[Path]:
-    """List the files of a tree, without following links to folders."""
-    found = []
-    for parent, folders, names in os.walk(folder):
+def _split_glob(path: str) -> tuple[Path, str]:
+    """Split a glob into the folder before the first wildcard, and the rest."""
+    fixed = Path(re.split(r"[*?\[]", path, maxsplit=1)[0] + "x").parent
+    rest = Path(path).parts[len(fixed.parts) :]
+    return fixed, str(Path(*rest)) if rest else "."
+
+
+def _is_hidden(match: Path, root: Path, pattern: str) -> bool:
+    """Say whether a match has a hidden part that the pattern did not ask for."""
+    asked = any(part.startswith(".") for part in Path(pattern).parts)
+    return not asked and any(part.startswith(".") for part in match.relative_to(root).parts)
+
+
+def _walk(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
+    """List the plain files of a tree, without following links to folders."""
+
+    def count(_: OSError) -> None:
+        ignored["unreadable"] += 1
+
+    for parent, folders, names in os.walk(folder, onerror=count):
         folders[:] = sorted(n for n in folders if not n.startswith(".") and n != "__MACOSX")
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return found
+        yield from _keep_files((Path(parent, n) for n in names if not n.startswith(".")), ignored)
+
+
+def _keep_files(paths: Iterable[Path], ignored: Counter[str]) -> Iterator[Path]:
+    """Keep plain files; count pipes, sockets, devices and links to nowhere."""
+    for path in paths:
+        try:
+            if is_regular(path):
+                yield path
+            else:
+                ignored["not_file"] += 1
+        except OSError:
+            ignored["unreadable"] += 1
+
+
+def _make_printable(name: str) -> str:
+    """Write the bytes of a file name that are no UTF-8 as escapes, so that any table takes it."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _guess_format(path: Path) -> CTFormat | None:
-    """Tell the format by the end of the name."""
+    """Tell the format by the end of the name, and a NIfTI header without voxels by its content."""
     name = path.name.lower()
+    if name.endswith(".hdr"):
+        return CTFormat.NIFTI if is_nifti_pair(path) else None
     return next((kind for end, kind in _BY_SUFFIX.items() if name.endswith(end)), None)
 
 
@@ -189,7 +235,7 @@ def _make_entry(path: Path, ct_format: CTFormat, root: Path) -> CTFiles:
     return CTFiles(
         ct_format=ct_format,
         paths=(path,),
-        name=path.relative_to(root).as_posix(),
+        name=_make_printable(path.relative_to(root).as_posix()),
         n_bytes=stat.st_size,
         mtime_ns=stat.st_mtime_ns,
     )
