@@ -65,6 +65,8 @@ def make_slice(volume: CTVolume, z: int, patient: str, storage: Storage = PLAIN)
     d.SamplesPerPixel, d.PhotometricInterpretation = 1, "MONOCHROME2"
     d.BitsAllocated, d.BitsStored, d.HighBit = 16, storage.bits, storage.bits - 1
     d.PixelRepresentation = int(storage.signed)
+    if storage.junk:
+        d.add_new(0x60000102, "US", storage.bits)  # OverlayBitPosition
     words = storage.pack(volume.hu[z])
     if storage.syntax.is_encapsulated:
         d.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
