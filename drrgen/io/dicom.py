@@ -8,6 +8,8 @@ Source: DICOM PS3.3 C.7.6.2 (image plane), C.11.1 (modality LUT), C.8.2.1 (CT im
 """
 
 import hashlib
+import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ from drrgen.io.dicom_grid import (
     refuse,
     shift_plane,
 )
-from drrgen.io.dicom_header import READERS, SliceHeader, Skip, quiet, read_headers
+from drrgen.io.dicom_header import READERS, Skip, SliceHeader, quiet, read_headers
 from drrgen.io.dicom_pixels import broken, find_hu, read_with_sitk
 from drrgen.io.dicom_series import (
     BROKEN_BESIDE,
@@ -54,6 +56,7 @@ PIXELS_UNCHECKED = "pixels_unchecked"
 _LOSSY_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 81, 91))
 _AIR_HU, _AIR_SHARE = (-1100, -900), 0.01  # a CT shows so much air
 _ROUNDING_HU = 1
+_own = threading.local()  # a buffer a thread: fresh memory costs more than the reading
 _WHY_A_GAP = {
     STRAY_ORIENTATION: Reason.MIXED_ORIENTATION,
     STRAY_MATRIX: Reason.PIXEL_MISMATCH,
@@ -83,7 +86,7 @@ def read_dicom(files: CTFiles) -> CTVolume:
     path = files.paths[0].parent
     slices, words = _read_slices(files, path)
     _check_alike(slices, path)
-    with quiet(), ThreadPoolExecutor(READERS) as pool:
+    with quiet(), ThreadPoolExecutor(_count_threads()) as pool:
         slices, dropped = _drop_duplicates(slices, path)
         grid = find_grid(slices, *find_positions(slices, path), path)
         if SLICES_INTERPOLATED in grid.warnings:
@@ -133,6 +136,11 @@ def _read_slices(files: CTFiles, path: Path) -> tuple[list[SliceHeader], set[str
         phases = split_phases(read_frames(slices[0]))
     _, chosen = min(phases, key=lambda phase: phase[0])
     return chosen, {PHASE_CHOSEN} if len(phases) > 1 else set()
+
+
+def _count_threads() -> int:
+    """Count threads to decode with: two a core, so that one can wait for the disk."""
+    return min(READERS, 2 * (os.cpu_count() or 1))
 
 
 def _check_alike(slices: Sequence[SliceHeader], path: Path) -> None:
@@ -250,7 +258,7 @@ def _read_plane(
 ) -> tuple[str, tuple[str, ...]]:
     """Read one slice into its place; return its file's digest, and warnings."""
     header, shift = pixels.slices[index], pixels.grid.shift_px[index]
-    data = header.path.read_bytes() if pixels.whole is None else pixels.whole
+    data = _read_file(header) if pixels.whole is None else pixels.whole
     if (header.rows, header.columns) == out.shape and not shift.any():
         words = find_hu(header, data, out)
     else:
@@ -258,6 +266,18 @@ def _read_plane(
         words = find_hu(header, data, plane)
         shift_plane(plane, shift, out)
     return hashlib.sha256(data).hexdigest() if pixels.whole is None else "", words
+
+
+def _read_file(header: SliceHeader) -> memoryview:
+    """Read a file into this thread's buffer, which its next file overwrites."""
+    buffer: bytearray | None = getattr(_own, "buffer", None)
+    if buffer is None or len(buffer) < header.n_bytes:
+        buffer = _own.buffer = bytearray(header.n_bytes)
+    with header.path.open("rb", buffering=0) as file:
+        view, n = memoryview(buffer), 0
+        while n < header.n_bytes and (got := file.readinto(view[n : header.n_bytes])):
+            n += got
+    return view[:n]
 
 
 def _compare_readers(header: SliceHeader, whole: bytes | None) -> tuple[str, ...]:

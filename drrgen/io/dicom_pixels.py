@@ -13,13 +13,14 @@ import SimpleITK as sitk  # noqa: N813  the name its own documentation uses
 from jaxtyping import Bool, Int16, Shaped
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 
 from drrgen.errors import Reason, VolumeError
 from drrgen.io.dicom_grid import PADDING_HU, refuse
 from drrgen.io.dicom_header import DECODE_ERRORS, PARSE_ERRORS, SliceHeader
 from drrgen.io.hounsfield import to_hu
 
+Bytes = bytes | memoryview
 LOWEST_HU = -1100  # what is less than air is padding that no tag told of
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _NATIVE = frozenset({"", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"})
@@ -28,7 +29,7 @@ _PIXEL_MODULE = ["Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "S
                  "PixelRepresentation", "PhotometricInterpretation", "SOPClassUID"]  # fmt: skip
 
 
-def find_hu(header: SliceHeader, data: bytes, out: Int16[np.ndarray, "y x"]) -> tuple[str, ...]:
+def find_hu(header: SliceHeader, data: Bytes, out: Int16[np.ndarray, "y x"]) -> tuple[str, ...]:
     """Decode a slice into HU.
 
     Args:
@@ -65,7 +66,7 @@ def find_hu(header: SliceHeader, data: bytes, out: Int16[np.ndarray, "y x"]) -> 
     return words
 
 
-def decode(header: SliceHeader, data: bytes) -> Shaped[np.ndarray, "y x"]:
+def decode(header: SliceHeader, data: Bytes) -> Shaped[np.ndarray, "y x"]:
     """Decode stored values, with the sign and the bits that the header tells.
 
     Args:
@@ -144,7 +145,7 @@ def _is_shift(
     return low + intercept >= _INT16.min and high + intercept <= _INT16.max
 
 
-def _view_words(header: SliceHeader, data: bytes) -> Shaped[np.ndarray, "y x"]:
+def _view_words(header: SliceHeader, data: Bytes) -> Shaped[np.ndarray, "y x"]:
     """View uncompressed 16-bit words, without a copy unless the header says fewer bits count."""
     if header.start < 0:
         raise ValueError("no PixelData")
@@ -184,7 +185,7 @@ def _pick(frames: Shaped[np.ndarray, "..."], header: SliceHeader) -> Shaped[np.n
     return np.asarray(frames[header.frame] if frames.ndim == 3 else frames)
 
 
-def _decompress(header: SliceHeader, data: bytes) -> Shaped[np.ndarray, "y x"]:
+def _decompress(header: SliceHeader, data: Bytes) -> Shaped[np.ndarray, "y x"]:
     """Decompress by pydicom and its plugins, and by the GDCM inside SimpleITK where they cannot."""
     try:
         return np.asarray(pixel_array(BytesIO(data), index=header.frame))
@@ -192,7 +193,7 @@ def _decompress(header: SliceHeader, data: bytes) -> Shaped[np.ndarray, "y x"]:
         return _decompress_with_gdcm(header, data)
 
 
-def _decompress_with_gdcm(header: SliceHeader, data: bytes) -> Shaped[np.ndarray, "y x"]:
+def _decompress_with_gdcm(header: SliceHeader, data: Bytes) -> Shaped[np.ndarray, "y x"]:
     """Let GDCM decode a copy that has pixels and nothing of the patient, nor a rescale."""
     dataset = pydicom.dcmread(BytesIO(data))
     bare = Dataset()

@@ -281,8 +281,8 @@ def _find_rank(group: _Group) -> tuple[float, ...]:
     height = 0.0 if along is None else float(np.ptp(along)) * len(slices) / max(len(slices) - 1, 1)
     axes = first.orientation
     multiframe = _is_multiframe(slices)
-    is_axial = (
-        multiframe or axes is not None and abs(np.cross(axes[:3], axes[3:])[2]) > _AXIAL_COSINE
+    is_axial = multiframe or (
+        axes is not None and abs(np.cross(axes[:3], axes[3:])[2]) > _AXIAL_COSINE
     )
     kernel = first.kernel
     softness = 1.0 if _SOFT.fullmatch(kernel) else 0.0 if _KERNELS.fullmatch(kernel) else 0.5
