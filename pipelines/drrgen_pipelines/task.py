@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from drrgen.anatomy.body import find_body, remove_surroundings
+from drrgen.anatomy.body import Body, find_body, remove_surroundings
+from drrgen.anatomy.coverage import check_height, find_remarks, measure_coverage
+from drrgen.choices import OnTilt
 from drrgen.config import (
     RENDER_VERSION,
     AugmentConfig,
@@ -20,7 +22,15 @@ from drrgen.config import (
     RunConfig,
     find_fingerprint,
 )
-from drrgen.errors import DataError, DrrgenError, RadiographError, Reason, Status, status_of
+from drrgen.errors import (
+    DataError,
+    DrrgenError,
+    RadiographError,
+    Reason,
+    Status,
+    VolumeError,
+    status_of,
+)
 from drrgen.geometry.framing import Box
 from drrgen.io.hounsfield import check_hounsfield, is_label_map
 from drrgen.io.radiographs import write_radiograph
@@ -138,6 +148,8 @@ def render_study(study: Study, task: RenderTask) -> list[Row]:
         if is_label_map(volume.hu):
             return []
         check_hounsfield(volume.hu)
+        check_height(volume)
+        _check_tilt(volume, task.render)
         return _render_views(study, volume, task)
     except DataError as error:
         log.warning("%s: %s: %s; %s", study.sample_id, error.code, error.detail, error.remedy)
@@ -160,6 +172,18 @@ def render_study(study: Study, task: RenderTask) -> list[Row]:
         return [_make_failed_row(study, task, Reason.CRASHED, detail)]
 
 
+def _check_tilt(volume: CTVolume, render: RenderConfig) -> None:
+    """Refuse a CT that was straightened, where the settings want none of these."""
+    tilt = volume.source.tilt_deg if volume.source else None
+    if tilt is not None and render.on_tilt is OnTilt.REFUSE:
+        raise VolumeError(
+            Reason.TILT_REFUSED,
+            "",
+            f"the gantry was tilted by {tilt:.1f} degrees, and on_tilt is refuse",
+            remedy="set on_tilt = regrid to have it straightened",
+        )
+
+
 def _render_views(study: Study, volume: CTVolume, task: RenderTask) -> list[Row]:
     """Take all pictures before writing any, so that a study that fails leaves none."""
     body = find_body(volume)
@@ -168,6 +192,7 @@ def _render_views(study: Study, volume: CTVolume, task: RenderTask) -> list[Row]
     if not task.render.keep_table:
         cleared = remove_surroundings(volume, body)
         facts["table_removed_ml"] = body.beside_ml
+    facts |= _describe_coverage(cleared, body)
     draws = task.list_draws(volume)
     pictures = [take_picture(volume, cleared, body, draw, task.run) for draw in draws]
     for picture in pictures:
@@ -281,6 +306,7 @@ def _describe_volume(volume: CTVolume) -> Row:
         "hu_p50": p50,
         "hu_p99": p99,
         "metal_voxels": int(np.count_nonzero(volume.hu > METAL_HU)),
+        "warnings": list(find_remarks(volume)),
     }
     if volume.source is not None:
         row |= {
@@ -288,9 +314,20 @@ def _describe_volume(volume: CTVolume) -> Row:
             "hu_source": volume.source.hu_source.value,
             "slice_thickness_mm": volume.source.slice_thickness_mm,
             "kernel": volume.source.kernel,
-            "warnings": list(volume.source.warnings),
+            "tilt_deg": volume.source.tilt_deg,
+            "warnings": [*volume.source.warnings, *row["warnings"]],
         }
     return row
+
+
+def _describe_coverage(volume: CTVolume, body: Body) -> Row:
+    """Fill the columns that say what of the chest the CT shows."""
+    coverage = measure_coverage(volume, body)
+    return {
+        "coverage_top": coverage.top,
+        "coverage_bottom": coverage.bottom,
+        "fov_truncated_fraction": coverage.fov_truncated_fraction,
+    }
 
 
 _IN_PICTURE = (
