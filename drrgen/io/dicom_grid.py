@@ -187,7 +187,7 @@ def find_planes(grid: Grid) -> tuple[int, ...]:
     return tuple(int(k) for k in np.rint(grid.along_mm / grid.step_mm))
 
 
-def fill_planes(hu: Hu, grid: Grid) -> Hu:
+def fill_planes(hu: Int16[np.ndarray, "n v u"], grid: Grid) -> Hu:
     """Make the planes that no slice has, from the slices on both sides of them.
 
     Args:
@@ -223,15 +223,14 @@ def refuse(reason: Reason, path: Path, detail: str, remedy: str = "") -> VolumeE
 def _find_steps(along: Float64[np.ndarray, "n"], path: Path) -> tuple[int, float, tuple[str, ...]]:
     """Find the number of planes and their distance, and whether any must be made."""
     n, gaps = len(along), np.diff(along)
-    even = along[-1] / (n - 1)
-    if np.abs(along - even * np.arange(n)).max() <= max(EVEN_SHARE * even, EVEN_MM):
-        return n, float(even), ()
+    if _is_even(along, np.arange(n)):
+        return n, float(along[-1] / (n - 1)), ()
     step = float(np.median(gaps))
     counts = np.rint(gaps / step)
-    whole = bool((np.abs(gaps - counts * step) <= np.maximum(MULTIPLE_TOL * step, EVEN_MM)).all())
-    whole = whole and bool(counts.min() >= 1)
-    if whole and counts.max() <= MAX_MISSING + 1:
-        planes = int(counts.sum()) + 1
+    whole = bool((np.abs(gaps - counts * step) <= max(MULTIPLE_TOL * step, EVEN_MM)).all())
+    places = np.concatenate([[0], np.cumsum(counts)])
+    if whole and counts.max() <= MAX_MISSING + 1 and _is_even(along, places):
+        planes = int(places[-1]) + 1
         return planes, float(along[-1] / (planes - 1)), (SLICES_INTERPOLATED,)
     lost = whole and (counts > MAX_MISSING + 1).mean() < ISOLATED
     planes = round(along[-1] / step) + 1
@@ -244,6 +243,13 @@ def _find_steps(along: Float64[np.ndarray, "n"], path: Path) -> tuple[int, float
         f"{MAX_UNEVEN_MM:g} mm",
         "copy or export the series again: slices are missing",
     )  # fmt: skip
+
+
+def _is_even(along: Float64[np.ndarray, "n"], places: np.ndarray) -> bool:
+    """Say whether slices lie where places of an even step would be, errors that add up included."""
+    step = along[-1] / max(places[-1], 1)
+    error = float(np.abs(along - step * places).max())
+    return bool((np.diff(places) >= 1).all()) and error <= max(EVEN_SHARE * step, EVEN_MM)
 
 
 def _find_tilt(positions: Float64[np.ndarray, "n 3"], normal: Float64[np.ndarray, "3"]) -> float:
