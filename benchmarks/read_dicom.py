@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813  the name its own documentation uses
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from dicom_files import write_series

@@ -81,8 +81,8 @@ def measure_coverage(volume: CTVolume, body: Body) -> Coverage:
     steps = [body.steps[axis], *(n for i, n in enumerate(body.steps) if i != axis)]
     hu = np.moveaxis(volume.hu, axis, 0)[tuple(slice(step // 2, None, step) for step in steps)]
     cells = np.moveaxis(body.cells, axis, 0)
-    spacing = np.array([volume.spacing_zyx_mm[axis],
-                        *(mm for i, mm in enumerate(volume.spacing_zyx_mm) if i != axis)])  # fmt: skip
+    all_mm = volume.spacing_zyx_mm
+    spacing = np.array([all_mm[axis], *(mm for i, mm in enumerate(all_mm) if i != axis)])
     pitch = spacing * steps
     low, high = LUNG_HU
     lung = cells & (hu > low) & (hu < high)

@@ -249,7 +249,7 @@ def _is_even(along: Float64[np.ndarray, "n"], places: np.ndarray) -> bool:
     """Say whether slices lie where places of an even step would be, errors that add up included."""
     step = along[-1] / max(places[-1], 1)
     error = float(np.abs(along - step * places).max())
-    return bool((np.diff(places) >= 1).all()) and error <= max(EVEN_SHARE * step, EVEN_MM)
+    return bool((np.diff(places) >= 1).all() and error <= max(EVEN_SHARE * step, EVEN_MM))
 
 
 def _find_tilt(positions: Float64[np.ndarray, "n 3"], normal: Float64[np.ndarray, "3"]) -> float:
