@@ -232,7 +232,7 @@ def _find_steps(along: Float64[np.ndarray, "n"], path: Path) -> tuple[int, float
     if whole and counts.max() <= MAX_MISSING + 1 and _is_even(along, places):
         planes = int(places[-1]) + 1
         return planes, float(along[-1] / (planes - 1)), (SLICES_INTERPOLATED,)
-    lost = whole and (counts > MAX_MISSING + 1).mean() < ISOLATED
+    lost = whole and 0 < (counts > MAX_MISSING + 1).mean() < ISOLATED
     planes = round(along[-1] / step) + 1
     if gaps.max() <= MAX_UNEVEN_MM and not lost and planes <= MAX_GROWTH * n:
         return planes, float(along[-1] / (planes - 1)), (SPACING_RESAMPLED,)
