@@ -1,11 +1,13 @@
 """DICOM series written for tests: shuffled names, and every way to store a pixel that we read."""
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 from scipy.spatial.transform import Rotation
 
@@ -167,3 +169,55 @@ def check_field(volume: CTVolume, *, tolerance_hu: float = ROUNDING_HU) -> np.nd
     padding = volume.hu == PADDING_HU
     assert np.abs(volume.hu - wanted)[~padding].max() <= tolerance_hu
     return padding
+
+
+ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
+
+
+def make_enhanced(slices: Sequence[Dataset], *, shared: bool = False) -> Dataset:
+    """Join slices into one enhanced multi-frame file, in the order given.
+
+    Orientation and pixel spacing are told once for all frames, or with each of them.
+    """
+    d = copy.deepcopy(slices[0])
+    d.file_meta.MediaStorageSOPClassUID = d.SOPClassUID = ENHANCED_CT
+    d.NumberOfFrames = len(slices)
+    common = Dataset()
+    groups = [_make_groups(each) for each in slices]
+    for keyword in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+        setattr(common, keyword, getattr(groups[0], keyword))
+        for each in groups if shared else ():
+            delattr(each, keyword)
+    d.SharedFunctionalGroupsSequence = [common] if shared else [Dataset()]
+    d.PerFrameFunctionalGroupsSequence = groups
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+                    "RescaleSlope", "RescaleIntercept"):  # fmt: skip
+        delattr(d, keyword)
+    if d.file_meta.TransferSyntaxUID.is_encapsulated:
+        frames = [next(generate_frames(each.PixelData, number_of_frames=1)) for each in slices]
+        d.PixelData = encapsulate(frames)
+        d["PixelData"].VR = "OB"
+    else:
+        d.PixelData = b"".join(each.PixelData for each in slices)
+        d["PixelData"].VR = "OW"
+    return d
+
+
+def _make_groups(d: Dataset) -> Dataset:
+    """Make the functional groups of a frame."""
+    groups = Dataset()
+    for sequence, keywords in (
+        ("PlanePositionSequence", ["ImagePositionPatient"]),
+        ("PlaneOrientationSequence", ["ImageOrientationPatient"]),
+        ("PixelMeasuresSequence", ["PixelSpacing", "SliceThickness"]),
+        ("PixelValueTransformationSequence", ["RescaleSlope", "RescaleIntercept"]),
+        ("FrameContentSequence", ["TemporalPositionIndex"]),
+    ):
+        item = Dataset()
+        for keyword in keywords:
+            if keyword in d:
+                item[keyword] = d[keyword]
+                if keyword == "TemporalPositionIndex":
+                    del d[keyword]
+        setattr(groups, sequence, [item])
+    return groups
