@@ -148,7 +148,7 @@ _SHORT = {
     0x00280103: "PixelRepresentation", 0x00280120: "PixelPaddingValue",
     0x00280121: "PixelPaddingRangeLimit",
 }  # fmt: skip
-_DOUBLE = 0x00209241  # FD where it is standard
+_PHASE = 0x00209241  # FL: a binary number, and no text
 _KEYWORDS = [*_TEXT.values(), *_SHORT.values()]
 _PIXELS, _SYNTAX = 0x7FE00010, 0x00020010
 _IMPLICIT, _EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
@@ -312,8 +312,8 @@ def _take_text(data: bytes, tag: int, start: int, length: int) -> str:
     if start + length > len(data):
         raise _UnusualError
     raw = data[start : start + length]
-    if tag == _DOUBLE and length == 8:
-        return repr(struct.unpack("<d", raw)[0])
+    if tag == _PHASE and length == 4:
+        return repr(struct.unpack("<f", raw)[0])
     return raw.decode("latin-1").strip(" \0")
 
 
