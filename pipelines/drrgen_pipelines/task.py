@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from drrgen.anatomy.body import Body, find_body, remove_surroundings
-from drrgen.anatomy.coverage import check_height, find_remarks, measure_coverage
-from drrgen.choices import OnTilt
+from drrgen.anatomy.body import Body, remove_surroundings
+from drrgen.anatomy.coverage import find_remarks, measure_coverage
 from drrgen.config import (
     RENDER_VERSION,
     AugmentConfig,
@@ -28,11 +27,10 @@ from drrgen.errors import (
     RadiographError,
     Reason,
     Status,
-    VolumeError,
     status_of,
 )
 from drrgen.geometry.framing import Box
-from drrgen.io.hounsfield import check_hounsfield, is_label_map
+from drrgen.io.hounsfield import is_label_map
 from drrgen.io.radiographs import write_radiograph
 from drrgen.io.structures import read_structures, write_thickness
 from drrgen.io.volumes import read_ct
@@ -42,6 +40,7 @@ from drrgen.phantoms import make_box
 from drrgen.renderer.render import choose_engine
 from drrgen.structures import Structure, lies_inside
 from drrgen.volume import CTVolume
+from drrgen_pipelines.admission import admit
 from drrgen_pipelines.discover import Study
 from drrgen_pipelines.draws import Draw, find_mark, list_draws
 from drrgen_pipelines.picture import Picture, project_structures, show_pair, take_picture
@@ -147,10 +146,8 @@ def render_study(study: Study, task: RenderTask) -> list[Row]:
         volume = read_ct(study.files)
         if is_label_map(volume.hu):
             return []
-        check_hounsfield(volume.hu)
-        check_height(volume)
-        _check_tilt(volume, task.render)
-        return _render_views(study, volume, task)
+        body = admit(volume, task.render.on_tilt)
+        return _render_views(study, volume, body, task)
     except DataError as error:
         log.warning("%s: %s: %s; %s", study.sample_id, error.code, error.detail, error.remedy)
         detail = f"{error.detail}; {error.remedy}"
@@ -172,21 +169,8 @@ def render_study(study: Study, task: RenderTask) -> list[Row]:
         return [_make_failed_row(study, task, Reason.CRASHED, detail)]
 
 
-def _check_tilt(volume: CTVolume, render: RenderConfig) -> None:
-    """Refuse a CT that was straightened, where the settings want none of these."""
-    tilt = volume.source.tilt_deg if volume.source else None
-    if tilt is not None and render.on_tilt is OnTilt.REFUSE:
-        raise VolumeError(
-            Reason.TILT_REFUSED,
-            "",
-            f"the gantry was tilted by {tilt:.1f} degrees, and on_tilt is refuse",
-            remedy="set on_tilt = regrid to have it straightened",
-        )
-
-
-def _render_views(study: Study, volume: CTVolume, task: RenderTask) -> list[Row]:
+def _render_views(study: Study, volume: CTVolume, body: Body, task: RenderTask) -> list[Row]:
     """Take all pictures before writing any, so that a study that fails leaves none."""
-    body = find_body(volume)
     facts = _describe(study, task) | _describe_volume(volume)
     cleared = volume
     if not task.render.keep_table:
