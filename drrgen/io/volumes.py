@@ -69,10 +69,16 @@ def find_ct(path: Path | str, progress: Callable[[int, int], None] | None = None
     found = sorted([*found, *series], key=lambda entry: entry.name)
     if not found:
         raise InputError(
-            f"no CT in {path}: looked at {len(files)} files, wanted DICOM, NIfTI, NRRD, MetaImage "
-            "or RAD-ChestCT .npz; check the path"
+            f"no CT in {path}: looked at {len(files)} files{_count_words(ignored)}, wanted "
+            "DICOM, NIfTI, NRRD, MetaImage or RAD-ChestCT .npz; check the path"
         )
     return Listing(root=root, found=tuple(found), ignored=ignored)
+
+
+def _count_words(ignored: Counter[str]) -> str:
+    """Say what was left aside, and how often."""
+    words = ", ".join(f"{n} {word}" for word, n in sorted(ignored.items()) if n)
+    return f" ({words})" if words else ""
 
 
 def _find_series(
