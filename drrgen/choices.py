@@ -94,6 +94,13 @@ class CTFormat(StrEnum):
     RAD_CHESTCT = "rad-chestct"
 
 
+class OnTilt(StrEnum):
+    """What to do with a CT whose gantry was tilted."""
+
+    REGRID = "regrid"
+    REFUSE = "refuse"
+
+
 class HuSource(StrEnum):
     """Where the Hounsfield scale came from: column ``hu_source``."""
 

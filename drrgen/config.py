@@ -25,6 +25,7 @@ from drrgen.choices import (
     Engine,
     Framing,
     ImageFormat,
+    OnTilt,
     Pair,
     View,
 )
@@ -57,6 +58,9 @@ class RenderConfig:
 
     dataset: str = _key("local", "name of the data set, part of every sample_id")
     series: str = _key("best", "which series of a study: best, all or a series UID")
+    on_tilt: OnTilt = _key(
+        OnTilt.REGRID, "a DICOM series of a tilted gantry: regrid (straighten it) or refuse"
+    )
     view: tuple[View, ...] = _key((View.PA, View.LL), "PA, AP, LL, RL (LAT = LL)")
     size: int = _key(1024, "long side of the picture [pixels]")
     pitch_mm: float | None = _key(

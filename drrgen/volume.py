@@ -33,6 +33,7 @@ class CTSource:
         sha256: Digest of the bytes read; of a DICOM series, of its files' digests in slice order.
         slice_thickness_mm: Nominal thickness, which is not the spacing [mm].
         kernel: Reconstruction kernel, as the maker names it.
+        tilt_deg: Gantry tilt that was straightened [degrees].
         warnings: What was repaired or assumed, one short word each.
     """
 
@@ -42,6 +43,7 @@ class CTSource:
     sha256: str = ""
     slice_thickness_mm: float | None = None
     kernel: str | None = None
+    tilt_deg: float | None = None
     warnings: tuple[str, ...] = ()
 
 

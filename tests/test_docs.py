@@ -71,6 +71,13 @@ def test_the_columns_of_the_readme_are_those_of_the_schema() -> None:
     assert fill(README) == README, "run make docs"
 
 
+def test_the_table_of_hazards_is_that_of_the_tests() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "write_hazards.py"))
+    assert made["write_table"]() == made["TABLE"].read_text(encoding="utf-8"), (
+        "run python docs/write_hazards.py"
+    )
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) < 200
 

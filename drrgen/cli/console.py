@@ -48,6 +48,8 @@ def set_up_logging(verbose: int, log_file: Path | None) -> None:
     handlers: list[logging.Handler] = [screen]
     if log_file is not None:
         handlers.append(_open_log(log_file))
+    for old in logger.handlers:
+        old.close()  # of an earlier command in this process
     for each in (logger, pipelines):
         each.handlers = handlers
         each.setLevel(min(level, logging.INFO))

@@ -1,414 +1,301 @@
-"""DICOM CT series: slices sorted along their normal, and refused when they do not make a volume.
+"""A DICOM CT, read: headers first, so that each slice is decoded once and straight into its place.
 
-Spacing comes from the positions, never from SliceThickness or SpacingBetweenSlices; a gap, a
-tilt or two slices at one place is refused, not repaired.
+What does not make one trustworthy volume is refused, what is repaired is a warning, and the
+pixels of one slice are compared with what another reader makes of them. How slices are sorted
+into CT is told in ``dicom_series``, how they get a grid in ``dicom_grid``.
 
 Source: DICOM PS3.3 C.7.6.2 (image plane), C.11.1 (modality LUT), C.8.2.1 (CT image).
 """
 
 import hashlib
-import logging
-import warnings
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from io import BytesIO
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-import pydicom
-import SimpleITK as sitk  # noqa: N813  the name its own documentation uses
-from jaxtyping import Float64, Int16, Shaped
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import InvalidDicomError
+from jaxtyping import Int16
 
 from drrgen.choices import CTFormat, HuSource
 from drrgen.errors import Reason, VolumeError
-from drrgen.io.hounsfield import to_hu
+from drrgen.io.dicom_enhanced import read_frames
+from drrgen.io.dicom_grid import (
+    PADDING_HU,
+    SLICES_INTERPOLATED,
+    Grid,
+    fill_planes,
+    find_grid,
+    find_planes,
+    find_positions,
+    find_repeats,
+    refuse,
+    shift_plane,
+)
+from drrgen.io.dicom_header import READERS, Skip, SliceHeader, quiet, read_headers
+from drrgen.io.dicom_pixels import broken, find_hu, read_with_sitk
+from drrgen.io.dicom_series import (
+    BROKEN_BESIDE,
+    CT_IMAGE,
+    ENHANCED_CT,
+    MIN_SLICES,
+    PHASE_CHOSEN,
+    STRAY_MATRIX,
+    STRAY_ORIENTATION,
+    name_kernel,
+    split_phases,
+)
 from drrgen.io.listing import CTFiles
-from drrgen.volume import CTSource, CTVolume, Matrix4
+from drrgen.volume import CTSource, CTVolume, Hu
 
-MIN_SLICES = 3
-SPACING_TOL = 0.02  # of the spacing: makers round positions to 0.01 mm, a lost slice doubles it
-TILT_TOL_DEG = 0.1
-ORIENTATION_TOL = 1e-3
-PADDING_HU = -1024  # outside the field of view there is air
-_READERS = 8  # threads: disks and networks answer several at once, and hashing lets others run
-_INT16 = np.iinfo(np.int16)
-_PIXEL_TAG, _PIXEL_TAG_BIG = b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"
-
-_CT_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
-    "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT
-    "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy converted enhanced CT
+LOSSY = "lossy_compression"
+DUPLICATES_DROPPED = "duplicates_dropped"
+RESCALE_ASSUMED = "rescale_assumed"
+PIXELS_UNCHECKED = "pixels_unchecked"
+_LOSSY_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 81, 91))
+_AIR_HU, _AIR_SHARE = (-1100, -900), 0.01  # a CT shows so much air
+_ROUNDING_HU = 1
+_own = threading.local()  # a buffer a thread: fresh memory costs more than the reading
+_WHY_A_GAP = {
+    STRAY_ORIENTATION: Reason.MIXED_ORIENTATION,
+    STRAY_MATRIX: Reason.PIXEL_MISMATCH,
+    BROKEN_BESIDE: Reason.UNREADABLE_SLICE,
 }
-_HEADER = ["SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "StudyInstanceUID",
-           "PatientID", "SliceThickness"]  # fmt: skip
-_PIXEL_MODULE = ["Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesPerPixel",
-                 "PixelRepresentation", "PhotometricInterpretation", "SOPClassUID",
-                 "PixelData"]  # fmt: skip
-_DECODE_ERRORS = (ValueError, AttributeError, NotImplementedError, RuntimeError, KeyError,
-                  TypeError, IndexError)  # fmt: skip
-_PARSE_ERRORS = (InvalidDicomError, EOFError, *_DECODE_ERRORS)
 
 
-def is_dicom(path: Path) -> bool:
-    """Say whether a file is DICOM by its content.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pixels:
+    """The slices to read, where they go, and the multi-frame file that holds them, if one does."""
 
-    Args:
-        path: The file.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(132)
-    except OSError:
-        return False
-    if head[128:132] == b"DICM":
-        return True
-    # Without the preamble: an element of group 8, its length or VR plausible.
-    return head[:2] == b"\x08\x00" and head[3:4] == b"\x00" and len(head) > 8
-
-
-def group_series(paths: Sequence[Path]) -> tuple[list[CTFiles], Counter[str]]:
-    """Sort DICOM files into CT series, by their headers alone.
-
-    Args:
-        paths: DICOM files of any names, patients and series mixed.
-
-    Returns:
-        One entry a CT series, and how many files were left aside, by why.
-    """
-    groups: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
-    ignored: Counter[str] = Counter()
-    for path in paths:
-        header = _read_header(path)
-        why = "not_ct" if header is None else _find_reason_to_ignore(header)
-        if header is None or why:
-            ignored[why] += 1
-        else:
-            groups[str(header.get("SeriesInstanceUID", ""))].append((path, header))
-    return [_make_entry(uid, members) for uid, members in sorted(groups.items())], ignored
+    slices: Sequence[SliceHeader]
+    grid: Grid
+    whole: bytes | None
 
 
 def read_dicom(files: CTFiles) -> CTVolume:
-    """Read a CT series.
+    """Read a CT from DICOM files.
 
     Args:
-        files: The files of one series.
+        files: The files of one CT.
 
     Raises:
         VolumeError: The slices do not make one trustworthy volume; the code says why.
         OSError: A file cannot be read.
     """
     path = files.paths[0].parent
-    with _quiet(), ThreadPoolExecutor(_READERS) as pool:
-        # Headers first: they say where each slice goes, so that one file at a time a thread is
-        # read whole, hashed, decoded into its place and let go.
-        heads = list(pool.map(_read_head, files.paths))
-        datasets = [dataset for dataset, _ in heads]
-        _check_alike(datasets, path)
-        axes = _find_axes(datasets, path)
-        positions = np.array([_numbers(d, "ImagePositionPatient", 3, path) for d in datasets])
-        order, matrix = _find_grid(positions, axes, datasets[0], path)
-        hu = np.empty((len(order), int(datasets[0].Rows), int(datasets[0].Columns)), np.int16)
-
-        slices = [(files.paths[i], *heads[i]) for i in order]
-        done = list(pool.map(lambda z: _fill_plane(hu[z], *slices[z]), range(len(order))))
-    digest = hashlib.sha256("".join(digest for digest, _ in done).encode())
-    clipped = {word for _, words in done for word in words}
-    first = datasets[0]
-    kernel = first.get("ConvolutionKernel")
-    thickness = first.get("SliceThickness")
+    slices, words = _read_slices(files, path)
+    _check_alike(slices, path)
+    with quiet(), ThreadPoolExecutor(_count_threads()) as pool:
+        slices, dropped = _drop_duplicates(slices, path)
+        grid = find_grid(slices, *find_positions(slices, path), path)
+        if SLICES_INTERPOLATED in grid.warnings:
+            _check_gap(files, path)
+        slices = [slices[i] for i in grid.order]
+        whole = slices[0].path.read_bytes() if slices[0].frames > 1 else None
+        check = pool.submit(_compare_readers, slices[len(slices) // 2], whole)
+        hu, digest, found = _read_planes(_Pixels(slices=slices, grid=grid, whole=whole), pool)
+        checked = check.result()
+    assumed = _check_rescale(slices, hu, path)
+    words |= {*files.warnings, *dropped, *grid.warnings, *found, *checked, *assumed}
     return CTVolume(
-        hu=hu,
-        patient_from_voxel=matrix,
+        hu=fill_planes(hu, grid) if not grid.is_even else hu,
+        patient_from_voxel=grid.patient_from_voxel,
         source=CTSource(
             ct_format=CTFormat.DICOM,
-            hu_source=HuSource.DICOM,
+            hu_source=HuSource.ASSUMED if assumed else HuSource.DICOM,
             n_bytes=files.n_bytes,
-            sha256=digest.hexdigest(),
-            slice_thickness_mm=float(thickness) if thickness else None,
-            kernel=None if not kernel else kernel if isinstance(kernel, str) else "/".join(kernel),
-            warnings=tuple(sorted(clipped)),
+            sha256=digest,
+            slice_thickness_mm=slices[0].thickness or None,
+            kernel=name_kernel(slices[0].kernel),
+            tilt_deg=grid.tilt_deg,
+            warnings=tuple(sorted(words)),
         ),
     )
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep pydicom's remarks on odd values off the user's terminal: what matters is checked."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+def _read_slices(files: CTFiles, path: Path) -> tuple[list[SliceHeader], set[str]]:
+    """Read all headers; of a multi-frame file, the frames of the phase that one would choose."""
+    if files.n_broken:
+        raise refuse(Reason.UNREADABLE_SLICE, path,
+                     f"found {files.n_broken} empty or broken files among the slices",
+                     "copy or export the series again, or remove those files")  # fmt: skip
+    slices = []
+    for file, header in read_headers(files.paths):
+        if header is Skip.NO_ACCESS:
+            file.open("rb").close()  # raises what the system says
+        if isinstance(header, Skip):
+            raise broken(file)
+        slices.append(header)
+    if slices[0].sop_class not in ENHANCED_CT:
+        return slices, set()
+    if len(slices) > 1:
+        raise refuse(Reason.ENHANCED_UNSUPPORTED, path, "found a multi-frame CT in several files, "
+                     "wanted one", "export the series as one file a slice")  # fmt: skip
+    with quiet():
+        phases = split_phases(read_frames(slices[0]))
+    _, chosen = min(phases, key=lambda phase: phase[0])
+    return chosen, {PHASE_CHOSEN} if len(phases) > 1 else set()
 
 
-def _read_header(path: Path) -> Dataset | None:
-    """Read what tells series apart; None when the file is no readable DICOM."""
-    try:
-        with _quiet():
-            header = pydicom.dcmread(path, stop_before_pixels=True, force=True,
-                                     specific_tags=_HEADER)  # fmt: skip
-            return header if "SOPClassUID" in header or "Modality" in header else None
-    except (OSError, *_PARSE_ERRORS):
-        return None
+def _count_threads() -> int:
+    """Count threads to decode with: two a core, so that one can wait for the disk."""
+    return min(READERS, 2 * (os.cpu_count() or 1))
 
 
-def _find_reason_to_ignore(header: Dataset) -> str:
-    """Say why an object is no part of a CT; an empty word when it is."""
-    if str(header.get("SOPClassUID", "")) not in _CT_CLASSES:
-        return "secondary" if header.get("Modality") == "CT" else "not_ct"
-    words = [str(word).upper() for word in header.get("ImageType") or ()]
-    return "localizer" if "LOCALIZER" in words else ""
-
-
-def _make_entry(uid: str, members: list[tuple[Path, Dataset]]) -> CTFiles:
-    """Describe a series."""
-    header = members[0][1]
-    stats = [path.stat() for path, _ in members]
-    words = [str(word).upper() for word in header.get("ImageType") or ()]
-    try:
-        thickness = float(header.get("SliceThickness") or 99)
-    except (TypeError, ValueError):
-        thickness = 99.0
-    return CTFiles(
-        ct_format=CTFormat.DICOM,
-        paths=tuple(sorted(path for path, _ in members)),
-        name=uid,
-        n_bytes=sum(stat.st_size for stat in stats),
-        mtime_ns=max(stat.st_mtime_ns for stat in stats),
-        patient=str(header.get("PatientID") or "") or None,
-        study_uid=str(header.get("StudyInstanceUID") or "") or None,
-        # Original before derived, then the most slices, then the thinnest.
-        rank=(float("ORIGINAL" in words), float(len(members)), -thickness),
-    )
-
-
-def _read_head(path: Path) -> tuple[Dataset, int]:
-    """Read a header, and find where the element of the pixels starts."""
-    try:
-        with path.open("rb") as file:
-            dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True)
-            return dataset, file.tell()
-    except _PARSE_ERRORS as error:
-        raise _broken(path) from error
-
-
-def _find_syntax(dataset: Dataset) -> pydicom.uid.UID | None:
-    """Find the transfer syntax; None in a file without the group that names it."""
-    meta = getattr(dataset, "file_meta", None)
-    return meta.get("TransferSyntaxUID") if meta else None
-
-
-def _check_alike(datasets: Sequence[Dataset], path: Path) -> None:
-    """Refuse what is not a stack of plain CT slices of one kind."""
-    if any(d.get("NumberOfFrames") not in (None, 1) or
-           str(d.get("SOPClassUID")) != "1.2.840.10008.5.1.4.1.1.2" for d in datasets):  # fmt: skip
-        raise _refuse(
-            Reason.ENHANCED_UNSUPPORTED, path, "found multi-frame CT, wanted one slice a file"
-        )
-    if len(datasets) < MIN_SLICES:
-        raise _refuse(
-            Reason.TOO_FEW_SLICES, path, f"found {len(datasets)} slices, wanted {MIN_SLICES}"
-        )
-    for tag in ("Rows", "Columns", "PixelSpacing"):
-        values = {str(d.get(tag)) for d in datasets}
+def _check_alike(slices: Sequence[SliceHeader], path: Path) -> None:
+    """Refuse what is not a stack of CT slices of one kind."""
+    if any("LOCALIZER" in each.image_type for each in slices):
+        raise refuse(Reason.LOCALIZER_ONLY, path, "found localizers alone, wanted slices")
+    if any(each.sop_class == CT_IMAGE and each.frames != 1 for each in slices):
+        raise refuse(Reason.ENHANCED_UNSUPPORTED, path,
+                     "found several frames in a file of single slices")  # fmt: skip
+    if len(slices) < MIN_SLICES:
+        raise refuse(Reason.TOO_FEW_SLICES, path,
+                     f"found {len(slices)} slices, wanted {MIN_SLICES}")  # fmt: skip
+    for name in ("rows", "columns", "spacing"):
+        values = {getattr(each, name) for each in slices}
         if len(values) > 1:
-            raise _refuse(
-                Reason.PIXEL_MISMATCH, path, f"found {len(values)} values of {tag}, wanted one"
-            )
-    for d in datasets:
-        if d.get("RescaleSlope") is None or d.get("RescaleIntercept") is None:
-            raise _refuse(
-                Reason.NO_RESCALE, path, "found a slice without RescaleSlope or Intercept"
-            )
-        if str(d.get("RescaleType") or "HU") not in ("HU", "US"):
-            raise _refuse(Reason.HU_SUSPECT, path, "found a RescaleType that is not HU")
-        if d.get("PhotometricInterpretation") != "MONOCHROME2" or d.get("SamplesPerPixel", 1) != 1:
-            raise _refuse(Reason.NOT_CT, path, "found pixels that are not MONOCHROME2")
+            raise refuse(Reason.PIXEL_MISMATCH, path,
+                         f"found {len(values)} values of {name}, wanted one")  # fmt: skip
+    for each in slices:
+        if each.photometric != "MONOCHROME2" or each.samples != 1:
+            raise refuse(Reason.NOT_CT, path, "found pixels that are not MONOCHROME2")
+        if (each.rescale_type or "HU") not in ("HU", "US"):
+            raise refuse(Reason.HU_SUSPECT, path, "found a RescaleType that is not HU")
+    if not (slices[0].rows and slices[0].columns):
+        raise broken(path)
+    _check_scale(slices, path)
 
 
-def _numbers(dataset: Dataset, tag: str, count: int, path: Path) -> list[float]:
-    """Read a tag of several finite numbers."""
-    reason = {
-        "ImagePositionPatient": Reason.NO_POSITION,
-        "ImageOrientationPatient": Reason.NO_ORIENTATION,
-    }.get(tag, Reason.METADATA_MISSING)
-    try:
-        values = [float(value) for value in dataset.get(tag) or ()]
-    except (TypeError, ValueError):
-        values = []
-    if len(values) != count or not np.isfinite(values).all():
-        raise _refuse(reason, path, f"found a slice without {tag}, wanted {count} numbers")
-    return values
+def _check_scale(slices: Sequence[SliceHeader], path: Path) -> None:
+    """Refuse a scale that some slices lack, or that makes nothing of the values."""
+    lacking = [each.slope is None or each.intercept is None for each in slices]
+    none_at_all = all(each.slope is None and each.intercept is None for each in slices)
+    if (any(lacking) and not none_at_all) or any(each.slope == 0 for each in slices):
+        raise refuse(Reason.NO_RESCALE, path,
+                     f"found {sum(lacking)} slices without RescaleSlope or RescaleIntercept, or a "
+                     "slope of zero")  # fmt: skip
 
 
-def _find_axes(datasets: Sequence[Dataset], path: Path) -> Float64[np.ndarray, "2 3"]:
-    """Find the directions of rows and columns, the same in every slice."""
-    all_axes = np.array([_numbers(d, "ImageOrientationPatient", 6, path) for d in datasets])
-    axes: Float64[np.ndarray, "2 3"] = all_axes[0].reshape(2, 3)
-    if np.abs(all_axes - all_axes[0]).max() > ORIENTATION_TOL:
-        raise _refuse(Reason.MIXED_ORIENTATION, path, "found slices of several orientations")
-    if np.abs(axes @ axes.T - np.eye(2)).max() > ORIENTATION_TOL:
-        raise _refuse(Reason.NO_ORIENTATION, path, "found an orientation that is not orthonormal")
-    # Stored with few digits: make the right angle exact.
-    row = axes[0] / np.linalg.norm(axes[0])
-    column = axes[1] - row * (row @ axes[1])
-    return np.stack([row, column / np.linalg.norm(column)])
+def _check_rescale(slices: Sequence[SliceHeader], hu: Hu, path: Path) -> tuple[str, ...]:
+    """Take values without a scale for HU only where they look like it: signed, and air is there."""
+    if slices[0].slope is not None:
+        return ()
+    low, high = _AIR_HU
+    glance = hu.reshape(-1)[::7]
+    share = np.count_nonzero((glance >= low) & (glance <= high)) / glance.size
+    if not slices[0].signed or share < _AIR_SHARE:
+        raise refuse(Reason.NO_RESCALE, path,
+                     "found no RescaleSlope and RescaleIntercept, and values that do not look like "
+                     "HU")  # fmt: skip
+    return (RESCALE_ASSUMED,)
 
 
-def _find_grid(
-    positions: Float64[np.ndarray, "n 3"],
-    axes: Float64[np.ndarray, "2 3"],
-    first: Dataset,
-    path: Path,
-) -> tuple[list[int], Matrix4]:
-    """Sort the slices along their normal, check that they are evenly spaced, build the matrix."""
-    normal = np.cross(axes[0], axes[1])
-    along = positions @ normal
-    order = np.argsort(along, kind="stable")
-    gaps = np.diff(along[order])
-    spacing = float(np.median(gaps))
-    if (gaps < SPACING_TOL * max(spacing, 0.1)).any():
-        raise _refuse(Reason.DUPLICATE_POSITIONS, path, "found two slices at one position")
-    if np.abs(gaps - spacing).max() > SPACING_TOL * spacing:
-        raise _refuse(
-            Reason.SLICE_GAP, path,
-            f"found slices {gaps.min():.3f} to {gaps.max():.3f} mm apart, wanted an even spacing",
-        )  # fmt: skip
-    start, end = positions[order[0]], positions[order[-1]]
-    step = (end - start) / (len(order) - 1)
-    tilt = np.degrees(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1, 1)))
-    if tilt > TILT_TOL_DEG:
-        raise _refuse(Reason.TILT_REFUSED, path, f"found slices sheared by {tilt:.1f} degrees")
-    row_mm, column_mm = _numbers(first, "PixelSpacing", 2, path)
-    matrix = np.eye(4)
-    matrix[:3, 0] = axes[0] * column_mm  # PixelSpacing names the distance between rows first
-    matrix[:3, 1] = axes[1] * row_mm
-    matrix[:3, 2] = normal * np.linalg.norm(step)
-    matrix[:3, 3] = start
-    return [int(i) for i in order], matrix
+def _check_gap(files: CTFiles, path: Path) -> None:
+    """Refuse to fill a gap whose slices are there, but broken or unlike the others."""
+    for word, reason in _WHY_A_GAP.items():
+        if word in files.warnings:
+            raise refuse(reason, path, f"found a gap between slices, and {word.replace('_', ' ')} "
+                         "of the same series")  # fmt: skip
 
 
-def _fill_plane(
-    plane: Int16[np.ndarray, "y x"], path: Path, dataset: Dataset, start: int
+def _drop_duplicates(
+    slices: Sequence[SliceHeader], path: Path
+) -> tuple[list[SliceHeader], tuple[str, ...]]:
+    """Drop slices that are there twice; refuse those that differ at one place."""
+    positions, axes = find_positions(slices, path)
+    repeats = find_repeats(positions @ np.cross(axes[0], axes[1]))
+    dropped: set[int] = set()
+    for same in repeats:
+        one, *others = same
+        wanted = _read_alone(slices[one])
+        for other in others:
+            if np.abs(positions[one] - positions[other]).max() > 0.1 or not np.array_equal(
+                wanted, _read_alone(slices[other])
+            ):
+                raise _refuse_repeats(repeats, len(slices), path)
+            dropped.add(other)
+    kept = [each for i, each in enumerate(slices) if i not in dropped]
+    if len(kept) < MIN_SLICES:
+        raise refuse(Reason.TOO_FEW_SLICES, path,
+                     f"found {len(kept)} different slices, wanted {MIN_SLICES}")  # fmt: skip
+    return kept, (DUPLICATES_DROPPED,) if dropped else ()
+
+
+def _refuse_repeats(repeats: Sequence[Sequence[int]], n: int, path: Path) -> VolumeError:
+    """Make the error of different slices at one place: phases, if all places have several."""
+    if sum(map(len, repeats)) == n:
+        return refuse(Reason.MULTI_PHASE, path, f"found {n} different slices at {len(repeats)} "
+                      "places, and no tag that tells the phases apart",
+                      "export each phase as a series of its own")  # fmt: skip
+    return refuse(Reason.DUPLICATE_POSITIONS, path, "found different slices at one position")
+
+
+def _read_alone(header: SliceHeader, whole: bytes | None = None) -> Int16[np.ndarray, "y x"]:
+    """Read one slice by itself."""
+    hu = np.empty((header.rows, header.columns), np.int16)
+    find_hu(header, whole or header.path.read_bytes(), hu)
+    return hu
+
+
+def _read_planes(pixels: _Pixels, pool: Executor) -> tuple[Hu, str, set[str]]:
+    """Read every slice into its place; return the digest of the files, and warnings."""
+    places = find_planes(pixels.grid)
+    hu = np.empty((max(places) + 1, *pixels.grid.shape_yx), np.int16)
+    done = list(pool.map(lambda i: _read_plane(pixels, i, hu[places[i]]), range(len(places))))
+    digests = [digest for digest, _ in done]
+    if pixels.whole is not None:
+        digests = [hashlib.sha256(pixels.whole).hexdigest()]
+    words = {word for _, found in done for word in found}
+    if any(each.lossy or each.syntax in _LOSSY_SYNTAXES for each in pixels.slices):
+        words.add(LOSSY)
+    return hu, hashlib.sha256("".join(digests).encode()).hexdigest(), words
+
+
+def _read_plane(
+    pixels: _Pixels, index: int, out: Int16[np.ndarray, "v u"]
 ) -> tuple[str, tuple[str, ...]]:
-    """Decode the pixels of a file into their place; return the file's digest, and warnings."""
-    data = path.read_bytes()
-    stored = _decode(dataset, data, start, path)
-    if stored.shape != plane.shape:
-        raise _broken(path)
-    padding = dataset.get("PixelPaddingValue")
-    outside = stored == _fit(padding, stored.dtype) if isinstance(padding, int) else None
-    slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-    found: tuple[str, ...] = ()
-    if _is_shift(stored, slope, intercept):
-        # Modulo 65536, which is exact because no value leaves int16.
-        np.add(stored.view(np.int16), np.int64(intercept).astype(np.int16), out=plane)
+    """Read one slice into its place; return its file's digest, and warnings."""
+    header, shift = pixels.slices[index], pixels.grid.shift_px[index]
+    data = _read_file(header) if pixels.whole is None else pixels.whole
+    if (header.rows, header.columns) == out.shape and not shift.any():
+        words = find_hu(header, data, out)
     else:
-        hu, found = to_hu(stored[None], slope=slope, intercept=intercept)
-        plane[:] = hu[0]
-    if outside is not None:
-        plane[outside] = PADDING_HU
-    return hashlib.sha256(data).hexdigest(), found
+        plane = np.empty((header.rows, header.columns), np.int16)
+        words = find_hu(header, data, plane)
+        shift_plane(plane, shift, out)
+    return hashlib.sha256(data).hexdigest() if pixels.whole is None else "", words
 
 
-def _is_shift(stored: Shaped[np.ndarray, "y x"], slope: float, intercept: float) -> bool:
-    """Say whether HU are 16-bit stored values and a whole number, and all fit int16."""
-    if slope != 1.0 or not intercept.is_integer() or stored.dtype not in (np.int16, np.uint16):
-        return False
-    low, high = int(stored.min()) + intercept, int(stored.max()) + intercept
-    return low >= _INT16.min and high <= _INT16.max
+def _read_file(header: SliceHeader) -> memoryview:
+    """Read a file into this thread's buffer, which its next file overwrites."""
+    buffer: bytearray | None = getattr(_own, "buffer", None)
+    if buffer is None or len(buffer) < header.n_bytes:
+        buffer = _own.buffer = bytearray(header.n_bytes)
+    with header.path.open("rb", buffering=0) as file:
+        view, n = memoryview(buffer), 0
+        while n < header.n_bytes and (got := file.readinto(view[n : header.n_bytes])):
+            n += got
+    return view[:n]
 
 
-def _fit(value: int, kind: "np.dtype[np.generic]") -> int:
-    """Read a padding value with the sign of the pixels, whatever sign its own tag had."""
-    bits = 8 * kind.itemsize
-    value &= 2**bits - 1
-    return value - 2**bits if kind.kind == "i" and value >= 2 ** (bits - 1) else value
-
-
-def _decode(dataset: Dataset, data: bytes, start: int, path: Path) -> Shaped[np.ndarray, "y x"]:
-    """Decode stored values, with the sign and the bits that the header tells."""
-    syntax = _find_syntax(dataset)
-    compressed = syntax is not None and syntax.is_encapsulated
-    try:
-        if compressed:
-            return _decompress(pydicom.dcmread(BytesIO(data)))
-        if dataset.BitsAllocated == 16 and not (syntax and syntax.is_deflated):
-            return _view_words(dataset, data, start)
-        return np.asarray(pydicom.dcmread(BytesIO(data), force=True).pixel_array)
-    except _PARSE_ERRORS as error:
-        if syntax is not None and compressed:
-            raise VolumeError(
-                Reason.UNSUPPORTED_TRANSFER_SYNTAX, path,
-                f"found pixels compressed as {syntax.name}, which cannot be decoded here",
-                remedy="pip install pylibjpeg-openjpeg, or decompress the series first",
-            ) from error  # fmt: skip
-        raise _broken(path) from error
-
-
-def _view_words(dataset: Dataset, data: bytes, start: int) -> Shaped[np.ndarray, "y x"]:
-    """View uncompressed 16-bit words, without a copy unless the header says fewer bits count."""
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    is_implicit, is_little = dataset.original_encoding
-    if data[start : start + 4] != (_PIXEL_TAG if is_little else _PIXEL_TAG_BIG):
-        raise ValueError("no PixelData")
-    start += 8 if is_implicit else 12  # tag, type if explicit, length
-    words = np.frombuffer(data, "<u2" if is_little else ">u2", rows * columns, start)
-    kind = np.int16 if dataset.PixelRepresentation == 1 else np.uint16
-    stored = words.astype(np.uint16, copy=False).view(kind).reshape(rows, columns)
-    bits, high = int(dataset.BitsStored), int(dataset.HighBit)
-    if not 0 < bits <= high + 1 <= 16:
-        raise ValueError(f"BitsStored {bits} and HighBit {high} do not fit 16 bits")
-    if bits == 16:
-        return stored
-    # Push the bits above the highest out, then come back: zeros or the sign fill the rest.
-    moved = np.left_shift(stored, 15 - high)
-    return np.right_shift(moved, 16 - bits, out=moved)
-
-
-def _decompress(dataset: Dataset) -> Shaped[np.ndarray, "y x"]:
-    """Decompress by pydicom and its plugins, and by the GDCM inside SimpleITK where they cannot."""
-    try:
-        return np.asarray(dataset.pixel_array)
-    except _DECODE_ERRORS:
-        return _decompress_with_gdcm(dataset)
-
-
-def _decompress_with_gdcm(dataset: Dataset) -> Shaped[np.ndarray, "y x"]:
-    """Let GDCM decode a copy that has pixels and nothing of the patient, nor a rescale."""
-    bare = Dataset()
-    bare.file_meta = FileMetaDataset()
-    bare.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
-    for tag in _PIXEL_MODULE:
-        bare[tag] = dataset[tag]
-    bare.SOPInstanceUID = bare.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID("2.25.1")
-    bare.file_meta.MediaStorageSOPClassUID = bare.SOPClassUID
-    with TemporaryDirectory(prefix="drrgen-") as folder:
-        path = Path(folder, "slice.dcm")
-        bare.save_as(path, enforce_file_format=True)
-        reader = sitk.ImageFileReader()
-        reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(str(path))
-        return np.asarray(sitk.GetArrayFromImage(reader.Execute())[0])
-
-
-def _broken(path: Path) -> VolumeError:
-    """Make the error of a slice that ends too early."""
-    return VolumeError(
-        Reason.UNREADABLE_SLICE, path, "found a slice that is cut or broken",
-        remedy="copy or export the series again",
-    )  # fmt: skip
-
-
-def _refuse(reason: Reason, path: Path, detail: str) -> VolumeError:
-    """Make the error of a series that cannot be trusted."""
-    return VolumeError(reason, path, detail, remedy="export the original axial series again")
+def _compare_readers(header: SliceHeader, whole: bytes | None) -> tuple[str, ...]:
+    """Compare one slice with what SimpleITK makes of it, pixel by pixel and rescale and all."""
+    if whole is not None:
+        return ()  # its reader knows no rescale a frame
+    ours, theirs = _read_alone(header), read_with_sitk(header.path)
+    if theirs is None:
+        return (PIXELS_UNCHECKED,)
+    # Padding is air for us, and for them a number like any other.
+    inside = (ours > PADDING_HU) & (ours < np.iinfo(np.int16).max)
+    if (
+        theirs.shape[-2:] != ours.shape
+        or (
+            np.abs(theirs.reshape(ours.shape)[inside] - ours[inside].astype(np.float32))
+            > _ROUNDING_HU
+        ).any()
+    ):
+        raise refuse(Reason.PIXEL_MISMATCH, header.path,
+                     "found a slice that two readers give different HU")  # fmt: skip
+    return ()

@@ -15,12 +15,16 @@ class CTFiles:
         ct_format: File format.
         paths: The files; of a DICOM series sorted by name, which says nothing of slice order.
         name: What names it without moving when the root moves: the path under the root with
-            forward slashes, or the SeriesInstanceUID.
+            forward slashes, or the SeriesInstanceUID (with ``#2`` and so on where the series holds
+            several CT).
         n_bytes: Size of all files [bytes].
         mtime_ns: Time of the youngest change [ns since 1970].
         patient: PatientID of DICOM; None where the format names no patient.
         study_uid: StudyInstanceUID of DICOM; None elsewhere.
+        series_uid: SeriesInstanceUID of DICOM, which several CT may share; None elsewhere.
         rank: The higher, the better this series stands for its study.
+        warnings: What was noticed when the files were sorted, one short word each.
+        n_broken: Files beside these that are empty or broken and would seem to be part of them.
     """
 
     ct_format: CTFormat
@@ -30,7 +34,10 @@ class CTFiles:
     mtime_ns: int
     patient: str | None = None
     study_uid: str | None = None
+    series_uid: str | None = None
     rank: tuple[float, ...] = ()
+    warnings: tuple[str, ...] = ()
+    n_broken: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

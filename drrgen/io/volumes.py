@@ -8,7 +8,9 @@ from pathlib import Path
 
 from drrgen.choices import CTFormat
 from drrgen.errors import InputError
-from drrgen.io.dicom import group_series, is_dicom, read_dicom
+from drrgen.io.dicom import read_dicom
+from drrgen.io.dicom_header import Skip, read_headers
+from drrgen.io.dicom_series import group_series
 from drrgen.io.images import read_image
 from drrgen.io.listing import CTFiles, Listing
 from drrgen.io.nifti import is_nifti_pair, read_nifti
@@ -27,6 +29,7 @@ _BY_SUFFIX = {
 }
 ENDINGS = (".nii.gz", *(ending for ending in _BY_SUFFIX if ending != ".nii.gz"))
 _LABEL_SUFFIX = ".seg.nrrd"
+_PROGRESS_STEP = 256
 _READERS: dict[CTFormat, Callable[[CTFiles], CTVolume]] = {
     CTFormat.DICOM: read_dicom,
     CTFormat.NIFTI: read_nifti,
@@ -36,7 +39,7 @@ _READERS: dict[CTFormat, Callable[[CTFiles], CTVolume]] = {
 }
 
 
-def find_ct(path: Path | str) -> Listing:
+def find_ct(path: Path | str, progress: Callable[[int, int], None] | None = None) -> Listing:
     """Find every CT under a folder, in a file or behind a glob.
 
     Files named as a CT are taken at their word, so that a broken one is refused when it is read
@@ -44,13 +47,14 @@ def find_ct(path: Path | str) -> Listing:
 
     Args:
         path: Folder (searched in depth), file, or glob (``**`` crosses folders).
+        progress: Told now and then how many files were looked at, and of how many.
 
     Raises:
         InputError: Nothing is there, or no CT is among it.
     """
     ignored: Counter[str] = Counter()
     root, files = _list_files(str(path), ignored)
-    found, dicom = [], []
+    found, others = [], []
     for file in files:
         ct_format = _guess_format(file)
         if file.name.lower().endswith(_LABEL_SUFFIX):
@@ -59,18 +63,44 @@ def find_ct(path: Path | str) -> Listing:
             ignored["not_ct"] += 1
         elif ct_format is not None:
             found.append(_make_entry(file, ct_format, root))
-        elif is_dicom(file):
-            dicom.append(file)
         else:
-            ignored["not_ct"] += 1
-    series, left_aside = group_series(dicom)
+            others.append(file)
+    series, left_aside = _find_series(others, progress)
+    ignored += left_aside
     found = sorted([*found, *series], key=lambda entry: entry.name)
     if not found:
         raise InputError(
-            f"no CT in {path}: looked at {len(files)} files, wanted DICOM, NIfTI, NRRD, MetaImage "
-            "or RAD-ChestCT .npz; check the path"
+            f"no CT in {path}: looked at {len(files)} files{_count_words(ignored)}, wanted "
+            "DICOM, NIfTI, NRRD, MetaImage or RAD-ChestCT .npz; check the path"
         )
-    return Listing(root=root, found=tuple(found), ignored=ignored + left_aside)
+    return Listing(root=root, found=tuple(found), ignored=ignored)
+
+
+def _count_words(ignored: Counter[str]) -> str:
+    """Say what was left aside, and how often."""
+    words = ", ".join(f"{n} {word}" for word, n in sorted(ignored.items()) if n)
+    return f" ({words})" if words else ""
+
+
+def _find_series(
+    files: Sequence[Path], progress: Callable[[int, int], None] | None
+) -> tuple[list[CTFiles], Counter[str]]:
+    """Sort files that no ending names: DICOM into its series, all else aside."""
+    ignored: Counter[str] = Counter()
+    headers, broken = [], []
+    for i, (file, header) in enumerate(read_headers(files)):
+        if progress is not None and i % _PROGRESS_STEP == 0:
+            progress(i, len(files))
+        if not isinstance(header, Skip):
+            headers.append(header)
+            continue
+        if header in (Skip.EMPTY, Skip.BROKEN):
+            broken.append(file)
+        ignored["not_ct"] += 1
+    if progress is not None:
+        progress(len(files), len(files))
+    series, left_aside = group_series(headers, broken)
+    return series, ignored + left_aside
 
 
 def choose_series(found: Sequence[CTFiles], series: str) -> tuple[list[CTFiles], int]:
@@ -78,7 +108,8 @@ def choose_series(found: Sequence[CTFiles], series: str) -> tuple[list[CTFiles],
 
     Args:
         found: What ``find_ct`` found.
-        series: ``best`` (the most and thinnest original slices), ``all``, or a SeriesInstanceUID.
+        series: ``best`` (see ``dicom_series.RANK_WORDS``; of equals the one whose UID comes first),
+            ``all``, or a SeriesInstanceUID.
 
     Returns:
         What was chosen, and how many were left aside.
@@ -96,7 +127,8 @@ def choose_series(found: Sequence[CTFiles], series: str) -> tuple[list[CTFiles],
                 best[study] = entry
         chosen = list(best.values())
     else:
-        chosen = [entry for entry in found if entry.name == series]
+        named = [entry for entry in found if series in (entry.name, entry.series_uid)]
+        chosen = [entry for entry in named if entry.name == series] or named
         if not chosen:
             known = ", ".join(entry.name for entry in found[:3])
             raise InputError(f"no series {series}; found {len(found)}, such as {known}")

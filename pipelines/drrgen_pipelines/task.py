@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from drrgen.anatomy.body import find_body, remove_surroundings
+from drrgen.anatomy.body import Body, remove_surroundings
+from drrgen.anatomy.coverage import find_remarks, measure_coverage
 from drrgen.config import (
     RENDER_VERSION,
     AugmentConfig,
@@ -20,10 +21,17 @@ from drrgen.config import (
     RunConfig,
     find_fingerprint,
 )
-from drrgen.errors import DataError, DrrgenError, RadiographError, Reason, Status, status_of
+from drrgen.errors import (
+    DataError,
+    DrrgenError,
+    RadiographError,
+    Reason,
+    Status,
+    status_of,
+)
 from drrgen.geometry.framing import Box
 from drrgen.io.dicom_radiographs import make_dicom_facts
-from drrgen.io.hounsfield import check_hounsfield, is_label_map
+from drrgen.io.hounsfield import is_label_map
 from drrgen.io.radiographs import write_radiograph
 from drrgen.io.structures import read_structures, write_thickness
 from drrgen.io.volumes import read_ct
@@ -33,6 +41,7 @@ from drrgen.phantoms import make_box
 from drrgen.renderer.render import choose_engine
 from drrgen.structures import Structure, lies_inside
 from drrgen.volume import CTVolume
+from drrgen_pipelines.admission import admit
 from drrgen_pipelines.discover import Study
 from drrgen_pipelines.draws import Draw, find_mark, list_draws
 from drrgen_pipelines.picture import Picture, project_structures, show_pair, take_picture
@@ -138,8 +147,8 @@ def render_study(study: Study, task: RenderTask) -> list[Row]:
         volume = read_ct(study.files)
         if is_label_map(volume.hu):
             return []
-        check_hounsfield(volume.hu)
-        return _render_views(study, volume, task)
+        body = admit(volume, task.render.on_tilt)
+        return _render_views(study, volume, body, task)
     except DataError as error:
         log.warning("%s: %s: %s; %s", study.sample_id, error.code, error.detail, error.remedy)
         detail = f"{error.detail}; {error.remedy}"
@@ -161,14 +170,14 @@ def render_study(study: Study, task: RenderTask) -> list[Row]:
         return [_make_failed_row(study, task, Reason.CRASHED, detail)]
 
 
-def _render_views(study: Study, volume: CTVolume, task: RenderTask) -> list[Row]:
+def _render_views(study: Study, volume: CTVolume, body: Body, task: RenderTask) -> list[Row]:
     """Take and write one picture after the other; a study that fails leaves none."""
-    body = find_body(volume)
     facts = _describe(study, task) | _describe_volume(volume)
     cleared = volume
     if not task.render.keep_table:
         cleared = remove_surroundings(volume, body)
         facts["table_removed_ml"] = body.beside_ml
+    facts |= _describe_coverage(cleared, body)
     structures, warnings = _find_structures(study, volume) if task.render.mask else ([], [])
     facts["warnings"] = [*(facts["warnings"] or ()), *warnings]
     rows = []
@@ -294,6 +303,7 @@ def _describe_volume(volume: CTVolume) -> Row:
         "hu_p50": p50,
         "hu_p99": p99,
         "metal_voxels": int(np.count_nonzero(volume.hu > METAL_HU)),
+        "warnings": list(find_remarks(volume)),
     }
     if volume.source is not None:
         row |= {
@@ -301,9 +311,20 @@ def _describe_volume(volume: CTVolume) -> Row:
             "hu_source": volume.source.hu_source.value,
             "slice_thickness_mm": volume.source.slice_thickness_mm,
             "kernel": volume.source.kernel,
-            "warnings": list(volume.source.warnings),
+            "tilt_deg": volume.source.tilt_deg,
+            "warnings": [*volume.source.warnings, *row["warnings"]],
         }
     return row
+
+
+def _describe_coverage(volume: CTVolume, body: Body) -> Row:
+    """Fill the columns that say what of the chest the CT shows."""
+    coverage = measure_coverage(volume, body)
+    return {
+        "coverage_top": coverage.top,
+        "coverage_bottom": coverage.bottom,
+        "fov_truncated_fraction": coverage.fov_truncated_fraction,
+    }
 
 
 _IN_PICTURE = (
