@@ -24,11 +24,11 @@ from typing import TypeVar
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 DECODE_ERRORS = (ValueError, AttributeError, NotImplementedError, RuntimeError, KeyError,
                  TypeError, IndexError, ArithmeticError, struct.error)  # fmt: skip
-PARSE_ERRORS = (InvalidDicomError, EOFError, *DECODE_ERRORS)
+PARSE_ERRORS = (InvalidDicomError, BytesLengthException, EOFError, *DECODE_ERRORS)
 
 T = TypeVar("T")
 Numbers = tuple[float, ...]

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from drrgen.choices import View
 from drrgen.errors import InputError, RadiographError
 from drrgen.io.atomic import write_bytes
-from drrgen.io.dicom import is_dicom
+from drrgen.io.dicom_header import Skip, read_header
 from drrgen.io.radiographs import read_radiograph
 from drrgen.manifest import read_rows
 from drrgen_pipelines.compare_sheet import Band, draw_bands
@@ -226,7 +226,9 @@ def _is_picture(file: Path) -> bool:
     """Say whether a file may be a radiograph, by its name or as DICOM without one."""
     if file.name.startswith(".") or not file.is_file():
         return False
-    return file.suffix.lower() in _SUFFIXES or (not file.suffix and is_dicom(file))
+    return file.suffix.lower() in _SUFFIXES or (
+        not file.suffix and not isinstance(read_header(file), Skip)
+    )
 
 
 def _is_chest(body_part: str) -> bool:

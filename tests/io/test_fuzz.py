@@ -141,8 +141,6 @@ def test_spoiled_bytes_are_refused_or_read_soundly(
     assert min(told["read"], told["refused"]) > BYTE_CASES // 100, told  # both do happen
 
 
-# pydicom raises errors of its own from any tag that is looked at; to be gone with the next reader.
-@pytest.mark.xfail(strict=False, reason="the DICOM reader lets BytesLengthException through")
 @pytest.mark.parametrize(
     "storage", [Storage(), Storage(syntax=RLELossless)], ids=["plain", "run-length"]
 )
