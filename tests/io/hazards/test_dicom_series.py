@@ -1,7 +1,10 @@
 """What belongs together, what is left aside, and which CT of a study is the best."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -263,3 +266,37 @@ def test_the_search_tells_how_far_it_is(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_only_names_of_kernels_are_handed_on(text: str, known: bool) -> None:
     assert (name_kernel(text) is not None) is known
+
+
+SEARCH = """
+import resource, sys, time
+from drrgen.io.volumes import find_ct
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = time.perf_counter()
+found = find_ct(sys.argv[1]).found
+seconds = time.perf_counter() - start
+kept = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(len(found), sum(len(entry.paths) for entry in found), seconds, kept)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.hazard(1, "a large tree is searched by headers alone, and little is kept of each file")
+def test_a_tree_of_20000_files_is_searched_fast_and_in_little_memory(tmp_path: Path) -> None:
+    """In a process of its own, where no hints are checked."""
+    blobs = []
+    for d in make_series("1.2.3.99999", TALL):
+        buffer = BytesIO()
+        d.save_as(buffer, enforce_file_format=True)
+        blobs.append(buffer.getvalue())
+    for k in range(250):
+        folder = tmp_path / f"{k % 16}" / f"{k}"
+        folder.mkdir(parents=True)
+        for name, blob in enumerate(blobs):
+            own = blob.replace(b"1.2.3.99999", f"1.2.3.{10000 + k}".encode())
+            (folder / f"{name}").write_bytes(own)
+    command = [sys.executable, "-c", SEARCH, str(tmp_path)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert said[:2] == ["250", "20000"]
+    assert float(said[2]) < 60
+    assert int(said[3]) < 4 * 20_000  # kB
