@@ -18,8 +18,8 @@ def admit(volume: CTVolume, on_tilt: OnTilt = OnTilt.REGRID) -> Body:
     Raises:
         VolumeError: ``hu_suspect``, ``coverage_short``, ``tilt_refused`` or ``empty_body``.
     """
-    check_hounsfield(volume.hu)
     check_height(volume)
+    check_hounsfield(volume.hu)
     tilt = volume.source.tilt_deg if volume.source else None
     if tilt is not None and on_tilt is OnTilt.REFUSE:
         raise VolumeError(

@@ -247,7 +247,7 @@ def test_a_pipe_and_a_file_without_access_do_not_stop_the_search(tmp_path: Path)
     assert read_header(tmp_path / "pipe") is Skip.NOT_DICOM
     assert read_header(tmp_path) is Skip.NOT_DICOM
     assert read_header(tmp_path / "gone") is Skip.NO_ACCESS
-    assert find_ct(tmp_path).ignored == {"not_ct": 1}
+    assert find_ct(tmp_path).ignored == {"not_file": 1}
 
 
 def test_the_search_tells_how_far_it_is(tmp_path: Path) -> None:
