@@ -4,13 +4,15 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from drrgen.anatomy.body import Body, remove_surroundings
 from drrgen.anatomy.coverage import find_remarks, measure_coverage
@@ -87,7 +89,8 @@ class RenderTask:
 
     def __call__(self, item: Item) -> list[Row]:
         """Render one study into its rows; see ``render_study``."""
-        return render_study(item.payload, self)
+        with _one_thread():
+            return render_study(item.payload, self)
 
     def list_draws(self, volume: CTVolume, render: RenderConfig | None = None) -> list[Draw]:
         """List the pictures to take of a CT."""
@@ -120,6 +123,17 @@ class RenderTask:
         except (DataError, OSError):
             return ""
         return source.sha256 if source else ""
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: where it splits a picture decides the last bit of its pixels."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def make_item(study: Study) -> Item:
