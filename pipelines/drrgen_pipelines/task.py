@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -168,20 +169,25 @@ def render_study(study: Study, task: RenderTask) -> list[Row]:
         detail = f"{error.detail}; {error.remedy}"
         return [_make_failed_row(study, task, error.code, detail)]
     except MemoryError:
-        log.exception("%s: out of memory", study.sample_id)
+        log.error("%s: out of memory", study.sample_id)  # noqa: TRY400  where tells nothing
         detail = "the machine has too little memory for this CT; use fewer workers"
         return [_make_failed_row(study, task, Reason.OUT_OF_MEMORY, detail)]
     except OSError as error:
-        # Not the error's own text: it holds a path.
-        log.exception("%s: input or output failed", study.sample_id)
+        log.error("%s: input or output failed\n%s", study.sample_id, _trace(error))  # noqa: TRY400
         word = os.strerror(error.errno) if error.errno else type(error).__name__
         detail = f"{word}; see to the disk or the network, and run the same command again"
         return [_make_failed_row(study, task, Reason.IO_ERROR, detail)]
-    except Exception as error:
-        log.exception("%s: crashed", study.sample_id)
+    except Exception as error:  # noqa: BLE001  one bad study costs one row
+        log.error("%s: crashed\n%s", study.sample_id, _trace(error))  # noqa: TRY400  see _trace
         shown = f": {error}" if isinstance(error, DrrgenError) else ""
         detail = f"{type(error).__name__}{shown}; the log has the traceback"
         return [_make_failed_row(study, task, Reason.CRASHED, detail)]
+
+
+def _trace(error: BaseException) -> str:
+    """Tell where an error arose and of what kind it is; its own text may name a patient's file."""
+    places = "".join(traceback.format_tb(error.__traceback__))
+    return f"{places}{type(error).__name__}"
 
 
 def _render_views(study: Study, volume: CTVolume, body: Body, task: RenderTask) -> list[Row]:

@@ -38,3 +38,26 @@ def test_the_threads_of_torch_change_no_pixel(folder: Path) -> None:
         torch.set_num_threads(before)
     assert len(pixels[0]) == 6
     assert pixels[0] == pixels[1] == pixels[2]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(PermissionError(13, "denied", "/ct/DOE^JOHN.dcm"), "io_error"),
+     (ValueError("what is /ct/DOE^JOHN.dcm"), "crashed"), (MemoryError("DOE"), "out_of_memory")],
+)  # fmt: skip
+def test_neither_log_nor_row_repeats_the_text_of_an_error_which_may_name_a_patient(
+    folder: Path,
+    error: Exception,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("drrgen_pipelines.task.read_ct", fail)
+    (study,) = find_studies(folder, dataset="toy", salt=b"a salt for tests only").studies
+    (row,) = RenderTask(out=folder / "out", render=RenderConfig())(make_item(study))
+    assert row["reason"] == reason
+    assert study.sample_id in caplog.text
+    assert "DOE" not in caplog.text + row["detail"]
