@@ -8,11 +8,8 @@ Source: DICOM PS3.3 A.26 (the object), C.8.11 (digital X-ray), C.11.2 (windows),
 
 import io
 import json
-import logging
 import uuid
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -35,6 +32,7 @@ from pydicom.valuerep import format_number_as_ds
 from drrgen.choices import View
 from drrgen.errors import RadiographError, Reason
 from drrgen.geometry.pose import make_pose
+from drrgen.io.dicom_header import quiet
 
 # Of this program, not of one file: a UUID under the root that needs no registration (PS3.5 B.2).
 _UID_SPACE = uuid.UUID(int=36127100223088896509831114107155098158)
@@ -164,7 +162,7 @@ def decode_dicom(path: Path, data: bytes) -> DicomPicture:
     Raises:
         RadiographError: No radiograph, not for presentation, or pixels that cannot be decoded.
     """
-    with _quiet():
+    with quiet():
         dataset = _parse(path, data)
         _check_radiograph(dataset, path)
         try:
@@ -349,20 +347,6 @@ def _make_code(value: str, meaning: str) -> Dataset:
 def _decimal(value: float) -> str:
     """Write a number in the sixteen characters that DICOM allows."""
     return format_number_as_ds(round(float(value), 9))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep pydicom's remarks on odd values off the user's terminal: what matters is checked."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _parse(path: Path, data: bytes) -> Dataset:

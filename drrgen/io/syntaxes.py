@@ -5,8 +5,6 @@ encode by itself was encoded once by libjpeg-turbo, CharLS, OpenJPEG and OpenJPH
 """
 
 import base64
-import logging
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -31,6 +29,8 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+
+from drrgen.io.dicom_header import quiet
 
 SIDE = 8
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -141,17 +141,11 @@ def _check_syntax(syntax: UID) -> SyntaxCheck:
 
 def _decodes(decode: Callable[[bytes], np.ndarray], syntax: UID) -> bool:
     """Say whether a decoder gives the picture back."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             return bool(np.array_equal(decode(make_sample(syntax)), make_picture()))
     except Exception:  # noqa: BLE001  a decoder that is broken in any way does not decode
         return False
-    finally:
-        logger.setLevel(level)
 
 
 def _decode_with_pydicom(data: bytes) -> np.ndarray:

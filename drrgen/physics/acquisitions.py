@@ -1,6 +1,6 @@
 """The presets: where the tube stands, what it sends, and which preset belongs to which view."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from drrgen.choices import AcquisitionName, View
 
@@ -36,25 +36,19 @@ class Acquisition:
 # speed class 400, which is 2.5 uGy); Bontrager's Handbook of Radiographic Positioning and
 # Techniques (mobile AP: 40 to 50 in, no grid, lower voltage). The middle of a chest lies 150 to
 # 200 mm before the detector.
+_ERECT = Acquisition(
+    sid_mm=1800.0, sod_mm=1630.0, kvp=125.0, aluminium_mm=3.0, copper_mm=0.0, grid=True,
+    focal_spot_mm=1.2, dose_ugy=2.5,
+)  # fmt: skip
 ACQUISITIONS = {
-    AcquisitionName.PA_ERECT: Acquisition(
-        sid_mm=1800.0, sod_mm=1630.0, kvp=125.0, aluminium_mm=3.0, copper_mm=0.0, grid=True,
-        focal_spot_mm=1.2, dose_ugy=2.5,
+    AcquisitionName.PA_ERECT: _ERECT,
+    AcquisitionName.LATERAL_ERECT: replace(_ERECT, sod_mm=1600.0),
+    AcquisitionName.AP_MOBILE: replace(
+        _ERECT, sid_mm=1100.0, sod_mm=940.0, kvp=90.0, grid=False, focal_spot_mm=0.8
     ),
-    AcquisitionName.LATERAL_ERECT: Acquisition(
-        sid_mm=1800.0, sod_mm=1600.0, kvp=125.0, aluminium_mm=3.0, copper_mm=0.0, grid=True,
-        focal_spot_mm=1.2, dose_ugy=2.5,
-    ),
-    AcquisitionName.AP_MOBILE: Acquisition(
-        sid_mm=1100.0, sod_mm=940.0, kvp=90.0, aluminium_mm=3.0, copper_mm=0.0, grid=False,
-        focal_spot_mm=0.8, dose_ugy=2.5,
-    ),
-    # The baseline has no source and no beam (see renderer.mean_projection); nothing here is used.
-    AcquisitionName.MEAN_PROJECTION: Acquisition(
-        sid_mm=1800.0, sod_mm=1630.0, kvp=125.0, aluminium_mm=3.0, copper_mm=0.0, grid=True,
-        focal_spot_mm=1.2, dose_ugy=2.5,
-    ),
-}  # fmt: skip
+    # The baseline has no source and no beam (see renderer.mean_projection); no number is used.
+    AcquisitionName.MEAN_PROJECTION: _ERECT,
+}
 
 _BY_VIEW = {
     View.PA: AcquisitionName.PA_ERECT,

@@ -221,7 +221,7 @@ def test_values_that_int16_cannot_hold_are_clipped_with_a_warning(tmp_path: Path
     assert volume.source is not None and volume.source.warnings == ("hu_clipped",)
 
 
-# What follows are the hazards of reference B.2, as far as NIfTI has them.
+# What follows are the hazards of docs/hazards.md, as far as NIfTI has them.
 
 
 @pytest.fixture
