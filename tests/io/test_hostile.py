@@ -120,6 +120,7 @@ def test_a_header_that_asks_for_gigabytes_touches_none(torso: CTVolume, tmp_path
     assert read_apart(tmp_path / "a.nii") == "truncated_file"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nii.gz", "nrrd", "npz"])
 def test_a_bomb_stays_packed(kind: str, torso: CTVolume, tmp_path: Path) -> None:
     path = tmp_path / f"a.{kind}"
