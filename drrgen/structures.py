@@ -15,7 +15,6 @@ from scipy import ndimage
 from drrgen.volume import CTVolume, Hu, Matrix4
 
 MIN_INSIDE = 0.95  # of a label map's structures, by their corners: else it is of another CT
-GRID_TOL_MM = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

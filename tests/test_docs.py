@@ -5,8 +5,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import SimpleITK as sitk
 import torch
+from ct_files import write_ct
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -24,10 +24,7 @@ runner = CliRunner()
 @pytest.fixture
 def in_folder_with_ct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     volume = make_torso(spacing_mm=4.0, height_mm=200.0)
-    image = sitk.GetImageFromArray(volume.hu)
-    image.SetSpacing(volume.spacing_zyx_mm[::-1])
-    image.SetOrigin(volume.patient_from_voxel[:3, 3].tolist())
-    sitk.WriteImage(image, str(tmp_path / "ct.nii.gz"))
+    write_ct(volume, tmp_path / "ct.nii.gz")
     (tmp_path / "CT").mkdir()
     shutil.copy(tmp_path / "ct.nii.gz", tmp_path / "CT")
     for view in ("PA", "LL"):

@@ -1,5 +1,6 @@
 """What is written is whole: a file has its final name and all its bytes, or it does not exist."""
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -39,6 +40,19 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's bytes.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_partials(folder: Path) -> int:

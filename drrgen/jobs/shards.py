@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from drrgen.errors import ManifestError, Status
-from drrgen.io.atomic import write_bytes
+from drrgen.io.atomic import digest_file, write_bytes
 from drrgen.jobs.task import Item, Task
 from drrgen.manifest import SCHEMA_VERSION, Row
 
@@ -115,8 +115,7 @@ def read_marker(out: Path, number: int) -> dict[str, Any] | None:
     stem = out / "manifest" / name_part(number)
     try:
         marker: dict[str, Any] = json.loads(stem.with_suffix(".stats.json").read_text("utf-8"))
-        with stem.with_suffix(".parquet").open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = digest_file(stem.with_suffix(".parquet"))
     except (OSError, ValueError):
         return None
     return marker if marker.get("sha256") == found else None

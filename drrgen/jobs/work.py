@@ -6,7 +6,6 @@ the study that takes a process down is known by name.
 """
 
 import faulthandler
-import hashlib
 import logging
 import os
 import platform
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drrgen.errors import Reason
+from drrgen.io.atomic import digest_file
 from drrgen.jobs.shards import Outcome, find_trace, write_outcome
 from drrgen.jobs.task import Item, Task
 
@@ -115,7 +115,7 @@ def _keep(task: Task, job: Job, out: Path) -> Done:
     """Run the task, digest its files, and write the outcome."""
     start = time.perf_counter()
     rows = task(job.item)
-    files = {name: _digest(out / name) for name in task.files(rows)}
+    files = {name: digest_file(out / name) for name in task.files(rows)}
     outcome = Outcome(
         rows=rows,
         files=files,
@@ -147,9 +147,3 @@ def _explain(story: str, *, out_of_memory: bool) -> tuple[Reason, str]:
     fatal = re.match(r"Fatal Python error: ([\w ]+)", story)
     how = fatal[1] if fatal else "killed, perhaps for want of memory"
     return Reason.CRASHED, f"its process died ({how}); the log has the traceback"
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,7 +4,6 @@ Every check takes the whole manifest as one pandas frame and answers with findin
 anything. An error means that the data must not be trained on as it is; a warning is worth a look.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from drrgen.choices import Split, View
 from drrgen.errors import ManifestError, Reason, Status, status_of
+from drrgen.io.atomic import digest_file
 from drrgen.jobs.shards import name_part, read_marker
 from drrgen.manifest import KEY, SCHEMA
 
@@ -280,8 +280,7 @@ def _digest(out: Path) -> Callable[[str], str | None]:
 
     def digest(name: str) -> str | None:
         try:
-            with (out / name).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return digest_file(out / name)
         except OSError:
             return None
 

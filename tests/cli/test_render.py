@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
-import SimpleITK as sitk
+from ct_files import write_ct
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -19,11 +19,8 @@ runner = CliRunner()
 @pytest.fixture(scope="module")
 def torso(tmp_path_factory: pytest.TempPathFactory) -> Path:
     volume = make_torso(spacing_mm=4.0, height_mm=200.0)
-    image = sitk.GetImageFromArray(volume.hu)
-    image.SetSpacing(volume.spacing_zyx_mm[::-1])
-    image.SetOrigin(volume.patient_from_voxel[:3, 3].tolist())
     path = tmp_path_factory.mktemp("torso") / "ct.nii.gz"
-    sitk.WriteImage(image, str(path))
+    write_ct(volume, path)
     return path
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk
+from ct_files import write_ct
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -31,10 +31,7 @@ def render(folder: Path, name: str, *more: str) -> Path:
 @pytest.fixture
 def folder_with_ct(tmp_path: Path) -> Path:
     volume = make_torso(spacing_mm=8.0, height_mm=200.0)
-    image = sitk.GetImageFromArray(volume.hu)
-    image.SetSpacing(volume.spacing_zyx_mm[::-1])
-    image.SetOrigin(volume.patient_from_voxel[:3, 3].tolist())
-    sitk.WriteImage(image, str(tmp_path / "ct.nii.gz"))
+    write_ct(volume, tmp_path / "ct.nii.gz")
     return tmp_path
 
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-import SimpleITK as sitk
+from ct_files import write_ct
 
 from drrgen.phantoms import make_torso
 
@@ -21,10 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ct")
     for i in range(N_CT):
         volume = make_torso(spacing_mm=4.0, height_mm=200.0 + 4 * i)
-        image = sitk.GetImageFromArray(volume.hu)
-        image.SetSpacing(volume.spacing_zyx_mm[::-1])
-        image.SetOrigin(volume.patient_from_voxel[:3, 3].tolist())
-        sitk.WriteImage(image, str(folder / f"ct{i:02d}.nii.gz"))
+        write_ct(volume, folder / f"ct{i:02d}.nii.gz")
     (folder / "salt.txt").write_text("a salt for tests only, long enough\n")
     return folder
 

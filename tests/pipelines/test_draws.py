@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
-import SimpleITK as sitk
+from ct_files import write_ct
 from drrgen_pipelines.draws import Draw, list_draws
 from drrgen_pipelines.projection import find_setup
 from hypothesis import given, settings
@@ -116,10 +116,7 @@ def two_torsos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ct")
     for name, height_mm in (("a", 200.0), ("b", 160.0)):
         volume = make_torso(spacing_mm=4.0, height_mm=height_mm)
-        image = sitk.GetImageFromArray(volume.hu)
-        image.SetSpacing(volume.spacing_zyx_mm[::-1])
-        image.SetOrigin(volume.patient_from_voxel[:3, 3].tolist())
-        sitk.WriteImage(image, str(folder / f"{name}.nii.gz"))
+        write_ct(volume, folder / f"{name}.nii.gz")
     return folder
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
-import SimpleITK as sitk
+from ct_files import write_ct
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -17,11 +17,8 @@ SALT = "a salt for tests only, long enough\n"
 
 
 def write(volume: CTVolume, values: np.ndarray, path: Path) -> None:
-    image = sitk.GetImageFromArray(values)
-    image.SetSpacing(volume.spacing_zyx_mm[::-1])
-    image.SetOrigin(volume.patient_from_voxel[:3, 3].tolist())
     path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(image, str(path))
+    write_ct(volume, path, values)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
-import SimpleITK as sitk
 import torch
+from ct_files import write_ct
 from drrgen_pipelines import task
 from drrgen_pipelines.draws import Draw
 from drrgen_pipelines.projection import Projection, find_setup, project, shoot
@@ -151,10 +151,7 @@ def test_a_blank_picture_is_a_failed_row_and_never_a_file(
     # A chest that spans less than this is none; so a torso passes for a blank picture.
     monkeypatch.setattr(task, "BLANK_RANGE", 100.0)
     torso = make_torso(spacing_mm=6.0)
-    image = sitk.GetImageFromArray(torso.hu)
-    image.SetSpacing(torso.spacing_zyx_mm[::-1])
-    image.SetOrigin(torso.patient_from_voxel[:3, 3].tolist())
-    sitk.WriteImage(image, str(tmp_path / "ct.nii.gz"))
+    write_ct(torso, tmp_path / "ct.nii.gz")
     (tmp_path / "salt.txt").write_text("a salt for tests only, long enough\n")
     out = tmp_path / "out"
     words = ("render", "--ct-dir", tmp_path / "ct.nii.gz", "--out", out, "--view", "PA", "--size", 64,

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-import SimpleITK as sitk
 import torch
+from ct_files import write_ct
 from drrgen_pipelines.discover import find_studies
 from drrgen_pipelines.task import RenderTask, make_item
 
@@ -16,9 +16,7 @@ SIZE = 400  # pixels: torch splits pictures beyond 32,768 of them among its thre
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     volume = make_torso(spacing_mm=4.0, height_mm=240.0)
-    image = sitk.GetImageFromArray(volume.hu)
-    image.SetSpacing(volume.spacing_zyx_mm[::-1])
-    sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
+    write_ct(volume, tmp_path / "a.nii.gz")
     return tmp_path
 
 
