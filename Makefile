@@ -22,7 +22,6 @@ sum = $(shell cksum < $(1) | cut -d' ' -f1)
 PACKAGES := $(VENV)/.packages-$(call sum,requirements.lock)
 STAMP := $(VENV)/.installed-$(call sum,requirements.lock)-$(call sum,pyproject.toml)
 
-# What the tests alone need. A CUDA build of torch has brought its own Triton.
 TESTS := $(VENV)/.tests-$(call sum,requirements-test.lock)
 
 .PHONY: help demo test docs lint types layers clean lock environment
@@ -36,9 +35,8 @@ $(PACKAGES):
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'drrgen needs Python 3.11 or later; set PYTHON=/path/to/python3.11' >&2; exit 1; }
 	"$(PYTHON)" -m venv --clear "$(VENV)"
-	"$(BIN)/python" -m pip install --quiet $(TORCH_ARGS) \
-	  $$(grep -E '^(torch|torchvision)==' requirements.lock)
-	"$(BIN)/python" -m pip install --quiet -r requirements.lock
+	"$(BIN)/python" -m pip install --quiet $(TORCH_ARGS) $$(grep '^torch==' requirements.lock)
+	"$(BIN)/python" -m pip install --quiet --no-deps -r requirements.lock
 	@touch "$@"
 
 $(STAMP): $(PACKAGES)
@@ -46,8 +44,9 @@ $(STAMP): $(PACKAGES)
 	@touch "$@"
 
 $(TESTS): $(STAMP)
-	"$(BIN)/python" -c 'import triton' 2>/dev/null || \
-	  "$(BIN)/python" -m pip install --quiet --no-deps -r requirements-test.lock
+	grep -v "$$("$(BIN)/python" -c 'import triton; print("^triton")' 2>/dev/null || echo '^$$')" \
+	  requirements-test.lock > "$(VENV)/tests.txt"
+	"$(BIN)/python" -m pip install --quiet --no-deps -r "$(VENV)/tests.txt"
 	@touch "$@"
 
 demo: $(STAMP)
@@ -73,11 +72,11 @@ layers: $(STAMP)
 	"$(BIN)/lint-imports"
 
 lock: $(STAMP)
-	{ sed -n '/^#/p' requirements.lock; \
-	  "$(BIN)/python" -m pip freeze --exclude drrgen | sed 's/+cpu//' | grep -E '^(torch|torchvision)=='; \
-	  "$(BIN)/python" -m pip freeze --exclude drrgen | sed 's/+cpu//' | \
-	    grep -vE '^(torch|torchvision)==|^nvidia|^triton|^-e'; } > requirements.lock.new
-	mv requirements.lock.new requirements.lock
+	"$(BIN)/python" -m pip freeze --exclude drrgen | sed 's/+cpu//' | sort -f > "$(VENV)/freeze.txt"
+	{ sed -n '/^#/p' requirements.lock; grep '^torch==' "$(VENV)/freeze.txt"; \
+	  grep -viE '^(torch|torchvision|triton)==|^nvidia|^-e' "$(VENV)/freeze.txt" | \
+	    grep -vxFf requirements-test.lock; } > "$(VENV)/lock.txt"
+	mv "$(VENV)/lock.txt" requirements.lock
 
 clean:
 	rm -rf "$(VENV)" .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
