@@ -1,15 +1,12 @@
 """From a folder of CT to a list of studies, each under a pseudonym."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any
 
 from drrgen.choices import CTFormat
-from drrgen.io.atomic import atomic_path
 from drrgen.io.listing import CTFiles
 from drrgen.io.structures import MaskFiles, find_mask
 from drrgen.io.volumes import choose_series, find_ct
@@ -32,6 +29,19 @@ class Study:
     identity: Row
     mask: MaskFiles | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Describe it in plain types that JSON knows."""
+        mask = self.mask.to_dict() if self.mask else None
+        return {"files": self.files.to_dict(), "identity": self.identity, "mask": mask}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Study":
+        """Read what ``to_dict`` wrote."""
+        mask = MaskFiles.from_dict(data["mask"]) if data["mask"] else None
+        return cls(
+            files=CTFiles.from_dict(data["files"]), identity=dict(data["identity"]), mask=mask
+        )
+
     @property
     def sample_id(self) -> str:
         """Pseudonym of data set, study and reconstruction."""
@@ -49,6 +59,11 @@ class Discovery:
 
     studies: tuple[Study, ...]
     ignored: Counter[str]
+
+    @property
+    def n_studies(self) -> int:
+        """How many there are."""
+        return len(self.studies)
 
 
 def find_studies(
@@ -82,59 +97,6 @@ def find_studies(
     return Discovery(
         studies=tuple(sorted(studies, key=lambda study: study.sample_id)), ignored=ignored
     )
-
-
-def write_locator(out: Path, studies: Sequence[Study]) -> Path | None:
-    """Write where clinical CT lie, beside the output and never in it.
-
-    A locator that is there already is extended: one row a sample.
-
-    Args:
-        out: Output folder; the locator goes to ``<out>.private/locator.parquet``.
-        studies: Studies of this run; only DICOM is written.
-
-    Returns:
-        The file, or None when no study is DICOM.
-    """
-    rows = {
-        study.sample_id: {
-            "sample_id": study.sample_id,
-            "patient": study.files.patient,
-            "study_uid": study.files.study_uid,
-            "series_uid": study.files.name,
-            "paths": [str(path.absolute()) for path in study.files.paths],
-        }
-        for study in studies
-        if study.files.ct_format is CTFormat.DICOM
-    }
-    if not rows:
-        return None
-    path = find_private(out) / "locator.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if path.exists():
-        old = pq.read_table(path).to_pylist()
-        rows = {row["sample_id"]: row for row in old} | rows
-    table = pa.Table.from_pylist([rows[key] for key in sorted(rows)], schema=_LOCATOR_SCHEMA)
-    with atomic_path(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
-    return path
-
-
-_LOCATOR_SCHEMA = pa.schema(
-    [
-        ("sample_id", pa.string()),
-        ("patient", pa.string()),
-        ("study_uid", pa.string()),
-        ("series_uid", pa.string()),
-        ("paths", pa.list_(pa.string())),
-    ]
-)
-
-
-def find_private(out: Path) -> Path:
-    """Name the folder beside an output that holds what must not be shared."""
-    whole = out.absolute()
-    return whole.with_name(whole.name + ".private")
 
 
 def _name_study(files: CTFiles, dataset: str, salt: bytes, mask: Path | None) -> Study:

@@ -38,6 +38,7 @@ from drrgen.io.hounsfield import is_label_map
 from drrgen.io.radiographs import write_radiograph
 from drrgen.io.structures import read_structures, write_thickness
 from drrgen.io.volumes import read_ct
+from drrgen.jobs.plan import digest_facts
 from drrgen.jobs.task import Item
 from drrgen.manifest import Row, make_row, to_table
 from drrgen.phantoms import make_box
@@ -91,7 +92,7 @@ class RenderTask:
     def __call__(self, item: Item) -> list[Row]:
         """Render one study into its rows; see ``render_study``."""
         with _one_thread():
-            return render_study(item.payload, self)
+            return render_study(Study.from_dict(item.payload), self)
 
     def list_draws(self, volume: CTVolume, render: RenderConfig | None = None) -> list[Draw]:
         """List the pictures to take of a CT."""
@@ -108,7 +109,7 @@ class RenderTask:
 
     def failure(self, item: Item, reason: Reason, detail: str) -> list[Row]:
         """Make the row of a study that took its worker down, or took too long."""
-        return [_make_failed_row(item.payload, self, reason, detail)]
+        return [_make_failed_row(Study.from_dict(item.payload), self, reason, detail)]
 
     def to_table(self, rows: Sequence[Row]) -> pa.Table:
         """Turn rows into a part of the manifest."""
@@ -116,7 +117,7 @@ class RenderTask:
 
     def digest(self, item: Item) -> str:
         """Digest the content of a study, to tell whether a touched file has really changed."""
-        study: Study = item.payload
+        study = Study.from_dict(item.payload)
         if study.mask is not None:
             return ""  # the CT's digest says nothing of its label map
         try:
@@ -141,9 +142,10 @@ def make_item(study: Study) -> Item:
     """Wrap a study for the runner."""
     return Item(
         key=study.sample_id,
-        payload=study,
+        payload=study.to_dict(),
         n_bytes=study.files.n_bytes + (study.mask.n_bytes if study.mask else 0),
         mtime_ns=max(study.files.mtime_ns, study.mask.mtime_ns if study.mask else 0),
+        facts=digest_facts(study.identity),
     )
 
 
