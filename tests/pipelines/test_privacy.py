@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
