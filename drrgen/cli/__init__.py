@@ -11,6 +11,7 @@ from drrgen.cli.console import read_version, stdout
 from drrgen.cli.doctor import show_doctor
 from drrgen.cli.info import show_info
 from drrgen.cli.render import render
+from drrgen.cli.shards import merge, run, status
 
 app = typer.Typer(
     name="drrgen",
@@ -40,6 +41,9 @@ def _main(
 
 
 app.command("render")(render)
+app.command("run")(run)
+app.command("merge")(merge)
+app.command("status")(status)
 app.command("info")(show_info)
 app.command("check")(check)
 app.command("compare")(compare)

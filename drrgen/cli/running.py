@@ -23,23 +23,28 @@ def describe_plan(build: "Build", *, todo: int, kept: int) -> str:
     )
 
 
-def show(steps: "Iterator[Progress]", *, quiet: bool, head: Callable[..., str] | None) -> None:
+def show(steps: "Iterator[Progress]", *, quiet: bool, head: Callable[..., str]) -> "Progress":
     """Do the work, with a bar of rate, time left and failures.
 
     Args:
         steps: The work.
         quiet: Show nothing.
         head: Makes the line before the bar, from ``todo`` and ``kept``.
+
+    Returns:
+        How far it came.
     """
     from tqdm import tqdm
 
-    first = next(steps)
-    if head is not None and not quiet:
-        stderr.print(head(todo=first.total, kept=first.kept))
-    with tqdm(total=first.total, unit="CT", file=sys.stderr, disable=quiet, mininterval=0.5) as bar:
+    last = next(steps)
+    if not quiet:
+        stderr.print(head(todo=last.total, kept=last.kept))
+    with tqdm(total=last.total, unit="CT", file=sys.stderr, disable=quiet, mininterval=0.5) as bar:
         for step in steps:
+            last = step
             bar.update(step.done - bar.n)
             bar.set_postfix(refused=step.refused, failed=step.failed, refresh=False)
+    return last
 
 
 def report(out: "Place", *, quiet: bool) -> ExitCode:

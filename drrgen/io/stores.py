@@ -100,11 +100,10 @@ def list_names(folder: Place) -> set[str]:
     folder.fs.invalidate_cache()
     top = PurePosixPath(folder.path)
     try:
-        return {
-            PurePosixPath(name).relative_to(top).as_posix() for name in folder.fs.find(str(top))
-        }
+        found = folder.fs.find(str(top))
     except FileNotFoundError:
         return set()
+    return {PurePosixPath(name).relative_to(top).as_posix() for name in found} - {"."}
 
 
 def remove_tree(folder: Place) -> None:

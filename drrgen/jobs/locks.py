@@ -112,13 +112,17 @@ def _take(out: UPath, path: UPath) -> None:
     """Make the object, unless a living drrgen holds one that excludes it."""
     out.fs.invalidate_cache()
     for other in list_files(out / ".locks", "*"):
-        if _excludes(other.name, path.name) and _is_alive(other):
+        if not _excludes(other.name, path.name):
+            continue
+        if _is_alive(other):
             raise _busy(out)
-    path.unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
     try:
         out.fs.pipe_file(path.path, _sign(), mode="create")
-    except FileExistsError as error:
-        raise _busy(out) from error
+    except OSError as error:  # another one was faster; each store says it in its own way
+        if path.exists():
+            raise _busy(out) from error
+        raise
 
 
 def _excludes(held: str, wanted: str) -> bool:
