@@ -269,6 +269,7 @@ def _make_entry(group: _Group) -> CTFiles:
         patient=first.patient or None,
         study_uid=first.study_uid or None,
         series_uid=first.series_uid,
+        accession=first.accession or None,
         rank=_find_rank(group),
         warnings=group.warnings,
     )
