@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from drrgen.choices import CTFormat
 
@@ -53,7 +53,7 @@ class CTFiles:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, Any]) -> "CTFiles":
         """Read what ``to_dict`` wrote."""
         return cls(**{
             **data,
