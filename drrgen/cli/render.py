@@ -1,18 +1,19 @@
 """``drrgen render``: a folder of CT in, radiographs and a manifest out."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from drrgen.choices import AcquisitionName, Display, Engine, Framing, ImageFormat, View
 from drrgen.cli.console import ExitCode, exit_on_error, set_up_logging, stderr
-from drrgen.config import Config, read_config, with_overrides
+from drrgen.config import Config, RenderConfig, read_config, with_overrides
 
 if TYPE_CHECKING:
     from drrgen_pipelines.build import Build
+    from drrgen_pipelines.recipe import Recipe
 
     from drrgen.jobs.runner import Progress
 
@@ -127,29 +128,51 @@ def render(
     Example: drrgen render --ct-dir CT --out CXR --view PA --view LL
     """
     with exit_on_error():
-        set_up_logging(-1 if quiet else verbose, log_file)
-        options = ctx.params | {"format": image_format, "pairs": pairs and pairs.split(",")}
-        settings = _merge(read_config(config) if config else Config(), options)
-        from drrgen_pipelines.build import plan_build, run_build
-
-        salt_path = salt_file or _find_own_salt(quiet=quiet)
-        build = plan_build(
-            ct_dir, out, settings, salt_file=salt_path, make_salt=salt_file is None, limit=limit,
-            mask=mask, overwrite=overwrite,
-        )  # fmt: skip
-        _say_plan(build, quiet=quiet and not dry_run)
-        if dry_run:
-            return
-        for _ in _show(run_build(build), build, hidden=quiet):
-            pass
-        raise typer.Exit(_report(build, quiet=quiet))
+        make_dataset(ctx.params)
 
 
-def _merge(settings: Config, options: dict[str, object]) -> Config:
-    """Let the options that were given beat the file."""
-    chosen = {key: value for key in _RENDER_KEYS if (value := options[key]) not in (None, (), [])}
+def make_dataset(options: Mapping[str, Any]) -> None:
+    """Do what ``render`` and ``build`` have in common, which is nearly all.
+
+    Args:
+        options: Those of ``render``; with those of ``build``, under ``tables``, what it reads.
+    """
+    quiet, dry_run = bool(options["quiet"]), bool(options["dry_run"])
+    set_up_logging(-1 if quiet else options["verbose"], _path(options, "log_file"))
+    from drrgen_pipelines.build import plan_build, run_build
+    from drrgen_pipelines.sources import Sources
+
+    config = _path(options, "config")
+    sources = Sources(ct=options["ct_dir"], **options.get("tables", {}))
+    settings = _merge(read_config(config) if config else Config(), options, sources.recipe)
+    salt_file = _path(options, "salt_file")
+    build = plan_build(
+        sources, Path(options["out"]), settings, salt_file=salt_file or _find_own_salt(quiet=quiet),
+        make_salt=salt_file is None, limit=options["limit"], mask=_path(options, "mask"),
+        overwrite=options["overwrite"],
+    )  # fmt: skip
+    _say_plan(build, quiet=quiet and not dry_run)
+    if dry_run:
+        return
+    for _ in _show(run_build(build), build, hidden=quiet):
+        pass
+    raise typer.Exit(_report(build, quiet=quiet))
+
+
+def _path(options: Mapping[str, Any], key: str) -> Path | None:
+    """Take an option that names a file."""
+    return Path(options[key]) if options[key] is not None else None
+
+
+def _merge(settings: Config, options: Mapping[str, Any], recipe: "Recipe | None") -> Config:
+    """Let the options that were given beat the file; the data set is called as its recipe says."""
+    pairs = options["pairs"]
+    given = {**options, "format": options["image_format"], "pairs": pairs and pairs.split(",")}
+    chosen = {key: value for key in _RENDER_KEYS if (value := given[key]) not in (None, (), [])}
     if options["mask"] is not None:
         chosen["mask"] = True
+    if recipe is not None and settings.render.dataset == RenderConfig().dataset:
+        chosen.setdefault("dataset", recipe.recipe.dataset)
     running = {key: options[key] for key in _RUN_KEYS}
     return Config(
         render=with_overrides(settings.render, chosen),

@@ -103,7 +103,7 @@ def _parse(path: Path) -> _Collector:
             data = file.read(MAX_XML_BYTES + 1)
         if len(data) > MAX_XML_BYTES:
             raise InputError(f"{path} has more than {MAX_XML_BYTES} bytes; it is no report")
-        parser.Parse(data, True)  # noqa: FBT003  expat takes no keyword
+        parser.Parse(data, True)
     except _DtdError as error:
         raise InputError(f"{path} has a DTD, which is never read; remove it") from error
     except expat.ExpatError as error:

@@ -26,6 +26,7 @@ from drrgen.io.tables import (
 
 MISSING = frozenset({"", "nan", "none", "null", "na", "n/a", "not given", "not available", "-"})
 
+_CONSTANTS = ("language", "several")
 _FINDINGS = ("FINDINGS AND IMPRESSIONS?", "FINDINGS?/IMPRESSIONS?", "FINDINGS?")
 _IMPRESSION = ("IMPRESSIONS?", "CONCLUSIONS?")
 _OTHERS = ("TECHNIQUES?", "CLINICAL (?:INFORMATION|HISTORY|INDICATION)", "HISTORY", "INDICATIONS?",
@@ -81,6 +82,8 @@ class ReportColumns:
         patient: What names the patient.
         scan: What names the study; its rows are of one patient and one scan.
         language: Language of all reports, where no column tells.
+        several: What to do with different reports of one key: ``refuse`` them, or make a row of
+            ``each``.
     """
 
     key: tuple[str, ...]
@@ -91,6 +94,7 @@ class ReportColumns:
     patient: tuple[str, ...] = ()
     scan: tuple[str, ...] = ()
     language: str | None = None
+    several: str = "refuse"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -130,22 +134,20 @@ class ReportTable:
         return FoundReport(report=report, patient=patient, scan=scan, place=place)
 
 
-def read_reports(
-    paths: Sequence[Path], columns: ReportColumns, rule: KeyRule, *, several: bool = False
-) -> ReportTable:
+def read_reports(paths: Sequence[Path], columns: ReportColumns, rule: KeyRule) -> ReportTable:
     """Read reports from tables.
 
     Args:
         paths: Tables, or a folder of Open-i's XML.
         columns: Where they keep what.
         rule: How a key is written, see ``KeyRule``.
-        several: Take several reports of one key.
 
     Raises:
         InputError: A table cannot be read, or two rows of a key hold different reports.
     """
     rows = (found for path in paths for found in _read(path, columns, rule))
     names = ("findings", "impression", "language", "patient", "scan")
+    several = columns.several == "each"
     return ReportTable(table=make_keyed(rows, names, word="reports", several=several))
 
 
@@ -153,7 +155,7 @@ def _read(
     path: Path, columns: ReportColumns, rule: KeyRule
 ) -> Iterator[tuple[TableRow, str, Values]]:
     """Read the reports of one table."""
-    wanted = {f.name: getattr(columns, f.name) for f in fields(columns) if f.name != "language"}
+    wanted = {f.name: getattr(columns, f.name) for f in fields(columns) if f.name not in _CONSTANTS}
     chosen, names = settle_columns(path, wanted)
     if not any(chosen[field] for field in ("findings", "impression", "text")):
         options = [*columns.findings, *columns.impression, *columns.text]

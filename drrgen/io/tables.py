@@ -64,6 +64,8 @@ class TableRow:
 class KeyedTable:
     """Rows by their key, held in columns: a row costs little more than its text.
 
+    Its length is that of its rows; going through it gives every key once.
+
     Attributes:
         fields: What the values are.
         paths: The files, in the order in which they were read.
@@ -82,9 +84,8 @@ class KeyedTable:
     def __contains__(self, key: object) -> bool:
         return key in self._first
 
-    def keys(self) -> Iterable[str]:
-        """Every key, once."""
-        return self._first.keys()
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._first)
 
     def find(self, key: str) -> tuple[int, ...]:
         """Find where the rows of a key stand; none where there is no such key."""
@@ -284,7 +285,9 @@ def _read_lines(path: Path) -> Iterator[str]:
             if done > MAX_BYTES:  # it grew since it was looked at
                 _refuse_size(path)
             if len(line) == MAX_LINE and not line.endswith("\n"):
-                raise InputError(f"{path} has a line of more than {MAX_LINE} characters; is it CSV?")
+                raise InputError(
+                    f"{path} has a line of more than {MAX_LINE} characters; is it CSV?"
+                )
             yield line
 
 

@@ -93,7 +93,7 @@ def parse_told_scale(slope: str, intercept: str, xy_spacing: str, z_spacing: str
     told = (*(found * 2)[:2], *z) if len(found) in (1, 2) and len(z) == 1 else None
     factor = _to_float(slope)
     return ToldScale(
-        slope=factor if factor else None,  # 0 is no scale
+        slope=factor or None,  # 0 is no scale
         intercept=_to_float(intercept),
         spacing_xyz_mm=told,  # type: ignore[arg-type]
     )
@@ -147,9 +147,7 @@ def read_told(files: CTFiles, told: ToldScale) -> CTVolume:
     return CTVolume(hu=hu, patient_from_voxel=grid, source=source)
 
 
-def _choose_scale(
-    content: NiftiContent, told: ToldScale, path: Path
-) -> tuple[Scale, HuSource]:
+def _choose_scale(content: NiftiContent, told: ToldScale, path: Path) -> tuple[Scale, HuSource]:
     """Choose between the scale of the header and that of the table, by the histogram of each."""
     header = (content.slope, content.intercept)
     if told.scale is None or _are_same(content, header, told.scale):

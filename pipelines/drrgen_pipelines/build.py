@@ -18,6 +18,7 @@ from drrgen_pipelines.contact_sheet import make_contact_sheet
 from drrgen_pipelines.discover import Study, find_studies, write_locator
 from drrgen_pipelines.projection import find_setup
 from drrgen_pipelines.pseudonyms import keyed_hash, read_salt
+from drrgen_pipelines.sources import Sources
 from drrgen_pipelines.task import RenderTask, make_item
 
 CONFIG_NAME = "config.toml"
@@ -92,7 +93,7 @@ class Totals:
 
 
 def plan_build(
-    path: str,
+    sources: Sources,
     out: Path,
     config: Config,
     *,
@@ -105,7 +106,7 @@ def plan_build(
     """Find the CT and what is left to do; writes nothing but a missing salt.
 
     Args:
-        path: Folder, file or glob of CT.
+        sources: Where CT, radiographs and tables lie.
         out: Output folder.
         config: All settings.
         salt_file: Key of the pseudonyms.
@@ -127,16 +128,17 @@ def plan_build(
     if not overwrite:
         _check_same(out, config, check)
     found = find_studies(
-        path, dataset=config.render.dataset, salt=salt, series=config.render.series, limit=limit,
+        sources, dataset=config.render.dataset, salt=salt, series=config.render.series, limit=limit,
         mask=mask,
     )  # fmt: skip
     task = _make_task(out, config)
-    items = [make_item(study) for study in found.studies]
+    studies = tuple(sorted(found.studies, key=lambda study: study.sample_id))
+    items = [make_item(study) for study in studies]
     return Build(
         out=out,
         config=config,
         salt_check=check,
-        studies=found.studies,
+        studies=studies,
         plan=make_plan(task, items, out, overwrite=overwrite),
         ignored=found.ignored,
         overwrite=overwrite,

@@ -78,7 +78,9 @@ def test_a_spacing_that_differs_is_refused_and_one_that_is_rounded_is_not(tmp_pa
     read(tmp_path, ToldScale(spacing_xyz_mm=(x, y, z * 1.005)))
 
 
-@pytest.mark.hazard(15, "no spacing in the table: the header's, with a warning; in neither: refused")
+@pytest.mark.hazard(
+    15, "no spacing in the table: the header's, with a warning; in neither: refused"
+)
 def test_a_spacing_that_only_one_tells_is_taken(tmp_path: Path) -> None:
     to_nifti(TORSO).to_filename(tmp_path / "a.nii.gz")
     source = read(tmp_path, parse_told_scale("1", "0", "nan", "")).source
