@@ -245,7 +245,7 @@ def make_config(data: Mapping[str, Any]) -> Config:
         ConfigError: An unknown key, a wrong type or an impossible value.
     """
     sections = {f.name: typing.cast(type, f.type) for f in dataclasses.fields(Config)}
-    _check_known(data, sections, "section")
+    check_known(data, sections, "section")
     return Config(**{name: _make_record(sections[name], table) for name, table in data.items()})
 
 
@@ -253,7 +253,7 @@ def with_overrides(record: R, overrides: Mapping[str, Any]) -> R:
     """Replace the keys that are given (not None), converted and checked as from a file."""
     given = {key: value for key, value in overrides.items() if value is not None}
     hints = typing.get_type_hints(type(record))
-    _check_known(given, hints, "key")
+    check_known(given, hints, "key")
     return dataclasses.replace(
         record, **{key: _convert(value, hints[key], key) for key, value in given.items()}
     )
@@ -280,12 +280,21 @@ def _make_record(kind: type, table: object) -> Any:
     if not isinstance(table, Mapping):
         raise ConfigError(f"got {table!r}, wanted a [section] with keys")
     hints = typing.get_type_hints(kind)
-    _check_known(table, hints, "key")
+    check_known(table, hints, "key")
     return kind(**{key: _convert(value, hints[key], key) for key, value in table.items()})
 
 
-def _check_known(given: Mapping[str, Any], known: Mapping[str, Any], word: str) -> None:
-    """Refuse names that are not known, with the nearest that is."""
+def check_known(given: Mapping[str, Any], known: Mapping[str, Any], word: str) -> None:
+    """Refuse names that are not known, with the nearest that is.
+
+    Args:
+        given: What a file or a caller names.
+        known: What there is.
+        word: What a name is, for the message: a key, a section.
+
+    Raises:
+        ConfigError: A name is not known.
+    """
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from drrgen.cli.build import build
 from drrgen.cli.check import check
 from drrgen.cli.compare import compare
 from drrgen.cli.config import show_config
@@ -41,6 +42,7 @@ def _main(
 
 
 app.command("render")(render)
+app.command("build")(build)
 app.command("run")(run)
 app.command("merge")(merge)
 app.command("status")(status)

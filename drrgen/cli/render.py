@@ -1,15 +1,20 @@
 """``drrgen render``: a folder of CT in, radiographs and a manifest out."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from drrgen.choices import AcquisitionName, Display, Engine, Framing, ImageFormat, View
 from drrgen.cli.console import exit_on_error, set_up_logging, stderr
 from drrgen.cli.running import describe_plan, report, show
-from drrgen.config import Config, read_config, with_overrides
+from drrgen.config import Config, RenderConfig, read_config, with_overrides
+
+if TYPE_CHECKING:
+    from drrgen_pipelines.build import Build
+    from drrgen_pipelines.recipe import Recipe
 
 _RENDER_KEYS = (
     "dataset", "series", "view", "size", "pitch_mm", "framing", "acquisition", "display", "sid_mm",
@@ -127,33 +132,62 @@ def render(
     Example: drrgen render --ct-dir CT --out CXR --view PA --view LL
     """
     with exit_on_error():
-        set_up_logging(-1 if quiet else verbose, log_file)
-        options = ctx.params | {"format": image_format, "pairs": pairs and pairs.split(",")}
-        settings = _merge(read_config(config) if config else Config(), options)
-        from drrgen_pipelines.build import find_build, forecast_build, run_build
-
-        from drrgen.io.stores import open_place
-
-        place = open_place(out)
-        salt_path = salt_file or _find_own_salt(quiet=quiet)
-        build = find_build(
-            ct_dir, place, settings, salt_file=salt_path, make_salt=salt_file is None, limit=limit,
-            mask=mask, overwrite=overwrite,
-        )  # fmt: skip
-        if dry_run:
-            ahead = forecast_build(build)
-            stderr.print(describe_plan(build, todo=ahead.todo, kept=ahead.kept))
-            return
-        steps = run_build(build, retry_refused=retry_refused)
-        show(steps, quiet=quiet, head=partial(describe_plan, build))
-        raise typer.Exit(report(place, quiet=quiet))
+        make_dataset(ctx.params)
 
 
-def _merge(settings: Config, options: dict[str, object]) -> Config:
-    """Let the options that were given beat the file."""
-    chosen = {key: value for key in _RENDER_KEYS if (value := options[key]) not in (None, (), [])}
+def make_dataset(options: Mapping[str, Any]) -> None:
+    """Do what ``render`` and ``build`` have in common, which is nearly all.
+
+    Args:
+        options: Those of ``render``; with those of ``build``, under ``tables``, what it reads.
+    """
+    from drrgen_pipelines.build import forecast_build, run_build
+
+    build = find_dataset(options)
+    quiet = bool(options["quiet"])
+    if options["dry_run"]:
+        ahead = forecast_build(build)
+        stderr.print(describe_plan(build, todo=ahead.todo, kept=ahead.kept))
+        return
+    steps = run_build(build, retry_refused=options["retry_refused"])
+    show(steps, quiet=quiet, head=partial(describe_plan, build))
+    raise typer.Exit(report(build.out, quiet=quiet))
+
+
+def find_dataset(options: Mapping[str, Any]) -> "Build":
+    """Find what there is to do; see ``make_dataset``."""
+    quiet = bool(options["quiet"])
+    set_up_logging(-1 if quiet else options["verbose"], _path(options, "log_file"))
+    from drrgen_pipelines.build import find_build
+    from drrgen_pipelines.sources import Sources
+
+    from drrgen.io.stores import open_place
+
+    config = _path(options, "config")
+    sources = Sources(ct=options["ct_dir"], **options.get("tables", {}))
+    settings = _merge(read_config(config) if config else Config(), options, sources.recipe)
+    salt_file = _path(options, "salt_file")
+    return find_build(
+        sources, open_place(options["out"]), settings,
+        salt_file=salt_file or find_own_salt(quiet=quiet), make_salt=salt_file is None,
+        limit=options["limit"], mask=_path(options, "mask"), overwrite=options["overwrite"],
+    )  # fmt: skip
+
+
+def _path(options: Mapping[str, Any], key: str) -> Path | None:
+    """Take an option that names a file."""
+    return Path(options[key]) if options[key] is not None else None
+
+
+def _merge(settings: Config, options: Mapping[str, Any], recipe: "Recipe | None") -> Config:
+    """Let the options that were given beat the file; the data set is called as its recipe says."""
+    pairs = options["pairs"]
+    given = {**options, "format": options["image_format"], "pairs": pairs and pairs.split(",")}
+    chosen = {key: value for key in _RENDER_KEYS if (value := given[key]) not in (None, (), [])}
     if options["mask"] is not None:
         chosen["mask"] = True
+    if recipe is not None and settings.render.dataset == RenderConfig().dataset:
+        chosen.setdefault("dataset", recipe.recipe.dataset)
     running = {key: options[key] for key in _RUN_KEYS}
     return Config(
         render=with_overrides(settings.render, chosen),
@@ -162,7 +196,7 @@ def _merge(settings: Config, options: dict[str, object]) -> Config:
     )
 
 
-def _find_own_salt(*, quiet: bool) -> Path:
+def find_own_salt(*, quiet: bool) -> Path:
     """Name the user's own salt file, and say so when it is about to be made."""
     path = Path(typer.get_app_dir("drrgen")) / "salt.txt"
     if not path.exists() and not quiet:

@@ -53,7 +53,7 @@ def find_ct(path: Path | str, progress: Callable[[int, int], None] | None = None
         InputError: Nothing is there, or no CT is among it.
     """
     ignored: Counter[str] = Counter()
-    root, files = _list_files(str(path), ignored)
+    root, files = list_files(str(path), ignored)
     found, others = [], []
     for file in files:
         ct_format = _guess_format(file)
@@ -74,6 +74,42 @@ def find_ct(path: Path | str, progress: Callable[[int, int], None] | None = None
             "DICOM, NIfTI, NRRD, MetaImage or RAD-ChestCT .npz; check the path"
         )
     return Listing(root=root, found=tuple(found), ignored=ignored)
+
+
+def list_files(path: str, ignored: Counter[str]) -> tuple[Path, list[Path]]:
+    """List plain files in a fixed order; count what else has a name there, and open nothing.
+
+    Hidden files and those of macOS archives are left out. Links to files are followed, links to
+    folders are not, so a circle of them has no end to run into.
+
+    Args:
+        path: Folder, file or glob.
+        ignored: Counts what was left out.
+
+    Returns:
+        The folder that names are relative to, and the files.
+
+    Raises:
+        InputError: Nothing is there.
+    """
+    whole = Path(path)
+    if whole.is_dir():
+        return whole, sorted(_walk(whole, ignored))
+    if os.path.lexists(whole):
+        return whole.parent, list(_keep_files([whole], ignored))
+    root, pattern = _split_glob(path)
+    try:
+        matches = [match for match in root.glob(pattern) if not _is_hidden(match, root, pattern)]
+    except (ValueError, NotImplementedError, IndexError, RecursionError, re.error) as error:
+        raise InputError(f"{path} is no glob: {error}; ** stands for whole folders") from error
+    if not matches:
+        raise InputError(f"nothing is at {path}; wanted a folder, a file or a glob of CT")
+    folders = [match for match in matches if match.is_dir()]
+    if "**" in pattern:  # a link asked for by name is followed, one met on the way is not
+        folders = [folder for folder in folders if not folder.is_symlink()]
+    found = {file for folder in folders for file in _walk(folder, ignored)}
+    found |= set(_keep_files((match for match in matches if not match.is_dir()), ignored))
+    return root, sorted(found)
 
 
 def _count_words(ignored: Counter[str]) -> str:
@@ -186,32 +222,6 @@ def read_volume(path: Path | str, *, series: str = "best") -> CTVolume:
     return read_ct(chosen[0])
 
 
-def _list_files(path: str, ignored: Counter[str]) -> tuple[Path, list[Path]]:
-    """List plain files in a fixed order; count what else has a name there, and open nothing.
-
-    Hidden files and those of macOS archives are left out. Links to files are followed, links to
-    folders are not, so a circle of them has no end to run into.
-    """
-    whole = Path(path)
-    if whole.is_dir():
-        return whole, sorted(_walk(whole, ignored))
-    if os.path.lexists(whole):
-        return whole.parent, list(_keep_files([whole], ignored))
-    root, pattern = _split_glob(path)
-    try:
-        matches = [match for match in root.glob(pattern) if not _is_hidden(match, root, pattern)]
-    except (ValueError, NotImplementedError, IndexError, RecursionError, re.error) as error:
-        raise InputError(f"{path} is no glob: {error}; ** stands for whole folders") from error
-    if not matches:
-        raise InputError(f"nothing is at {path}; wanted a folder, a file or a glob of CT")
-    folders = [match for match in matches if match.is_dir()]
-    if "**" in pattern:  # a link asked for by name is followed, one met on the way is not
-        folders = [folder for folder in folders if not folder.is_symlink()]
-    found = {file for folder in folders for file in _walk(folder, ignored)}
-    found |= set(_keep_files((match for match in matches if not match.is_dir()), ignored))
-    return root, sorted(found)
-
-
 def _split_glob(path: str) -> tuple[Path, str]:
     """Split a glob into the folder before the first wildcard, and the rest."""
     fixed = Path(re.split(r"[*?\[]", path, maxsplit=1)[0] + "x").parent
@@ -248,8 +258,12 @@ def _keep_files(paths: Iterable[Path], ignored: Counter[str]) -> Iterator[Path]:
             ignored["unreadable"] += 1
 
 
-def _make_printable(name: str) -> str:
-    """Write the bytes of a file name that are no UTF-8 as escapes, so that any table takes it."""
+def make_printable(name: str) -> str:
+    """Write the bytes of a file name that are no UTF-8 as escapes, so that any table takes it.
+
+    Args:
+        name: Name of a file.
+    """
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -267,7 +281,7 @@ def _make_entry(path: Path, ct_format: CTFormat, root: Path) -> CTFiles:
     return CTFiles(
         ct_format=ct_format,
         paths=(path,),
-        name=_make_printable(path.relative_to(root).as_posix()),
+        name=make_printable(path.relative_to(root).as_posix()),
         n_bytes=stat.st_size,
         mtime_ns=stat.st_mtime_ns,
     )

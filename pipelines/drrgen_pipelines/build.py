@@ -35,6 +35,7 @@ from drrgen_pipelines.discover import Discovery, find_studies
 from drrgen_pipelines.locator import note_locations
 from drrgen_pipelines.projection import find_setup
 from drrgen_pipelines.pseudonyms import keyed_hash, read_salt
+from drrgen_pipelines.sources import Sources
 from drrgen_pipelines.task import RenderTask, make_item
 
 CONFIG_NAME = "config.toml"
@@ -103,7 +104,7 @@ class Totals:
 
 
 def find_build(
-    path: str,
+    sources: Sources,
     out: Place,
     config: Config,
     *,
@@ -117,7 +118,7 @@ def find_build(
     """Find the studies, and see that they can be built; writes nothing but a missing salt.
 
     Args:
-        path: Folder, file or glob of CT.
+        sources: Where CT, radiographs and tables lie.
         out: Output folder.
         config: All settings.
         salt_file: Key of the pseudonyms.
@@ -142,7 +143,7 @@ def find_build(
         _check_same(out, config, check)
         check_settings(make_task(config), out)
     found = find_studies(
-        path, dataset=config.render.dataset, salt=salt, series=config.render.series, limit=limit,
+        sources, dataset=config.render.dataset, salt=salt, series=config.render.series, limit=limit,
         mask=mask,
     )  # fmt: skip
     return Build(

@@ -192,7 +192,9 @@ def _check_ranges(frame: pd.DataFrame) -> list[Finding]:
     """Numbers lie where they can."""
     good = frame[frame["status"] == Status.OK]
     rules: dict[str, pd.Series] = {
-        "pitch_mm": ~(good["pitch_mm"] > 0),
+        # Nobody need know the pitch of a real radiograph.
+        "pitch_mm": ~(good["pitch_mm"] > 0)
+        & (good["cxr_kind"].ne("real") | good["pitch_mm"].notna()),
         "sod_mm": good["sod_mm"] >= good["sid_mm"],
         "width": ~(good["width"] > 0) | ~(good["height"] > 0),
         "hu_p50": (good["hu_p01"] > good["hu_p50"]) | (good["hu_p50"] > good["hu_p99"]),

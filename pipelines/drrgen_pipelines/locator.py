@@ -7,12 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from drrgen.choices import CTFormat
 from drrgen.io.atomic import write_bytes
-from drrgen.io.listing import CTFiles
 from drrgen.io.stores import Place
 from drrgen.jobs.plan import find_private, make_private
-from drrgen_pipelines.discover import Study
+from drrgen_pipelines.study import Study
 
 _BATCH = 256
 _SCHEMA = pa.schema(
@@ -40,10 +38,9 @@ def note_locations(out: Place, studies: Iterable[Study]) -> Iterator[Study]:
     with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd") as writer:
         rows: list[dict[str, Any]] = []
         for study in studies:
-            files = study.files
-            if files is not None and files.ct_format is CTFormat.DICOM:
+            if study.is_clinical:
                 seen.add(study.sample_id)
-                rows.append(_describe(study, files))
+                rows.append(_describe(study))
             if len(rows) == _BATCH:
                 writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
                 rows = []
@@ -66,12 +63,12 @@ def _read_rows(path: Place) -> list[dict[str, Any]]:
     return pq.read_table(io.BytesIO(path.read_bytes())).to_pylist() if path.exists() else []
 
 
-def _describe(study: Study, files: CTFiles) -> dict[str, Any]:
-    """Tell where a study lies."""
+def _describe(study: Study) -> dict[str, Any]:
+    """Say where the files of a study lie, under its true names."""
     return {
         "sample_id": study.sample_id,
-        "patient": files.patient,
-        "study_uid": files.study_uid,
-        "series_uid": files.name,
-        "paths": [str(path.absolute()) for path in files.paths],
+        "patient": study.picture.patient,
+        "study_uid": study.picture.study_uid,
+        "series_uid": study.picture.name if study.files else None,
+        "paths": [str(path.absolute()) for path in study.paths],
     }
