@@ -11,6 +11,7 @@ from drrgen.cli.config import show_config
 from drrgen.cli.console import read_version, stdout
 from drrgen.cli.doctor import show_doctor
 from drrgen.cli.info import show_info
+from drrgen.cli.plan import append, plan
 from drrgen.cli.render import render
 from drrgen.cli.shards import merge, run, status
 
@@ -43,8 +44,10 @@ def _main(
 
 app.command("render")(render)
 app.command("build")(build)
+app.command("plan")(plan)
 app.command("run")(run)
 app.command("merge")(merge)
+app.command("append")(append)
 app.command("status")(status)
 app.command("info")(show_info)
 app.command("check")(check)

@@ -4,7 +4,7 @@ It is ``drrgen render`` with tables beside the CT, so it takes the options of ``
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +40,7 @@ def _add_options(
     """Hold the options that ``build`` has and ``render`` has not, or has otherwise."""
 
 
-def _join(base: Callable[..., None], more: Callable[..., None]) -> inspect.Signature:
+def join_options(base: Callable[..., None], more: Callable[..., None]) -> inspect.Signature:
     """Join the options of two commands; those of the second one stand above the first one's."""
     own = dict(inspect.signature(more).parameters)
     shared = [own.pop(name, option) for name, option in inspect.signature(base).parameters.items()]
@@ -57,24 +57,22 @@ def build(ctx: typer.Context, **_: Any) -> None:
     Example: drrgen build --ct-dir CT --reports reports.csv --out DATASET
     """
     with exit_on_error():
-        from drrgen_pipelines.recipe import read_recipe
-
-        options = ctx.params
-        tables = {
-            name: tuple(map(Path, options[name] or ()))
-            for name in ("reports", "labels", "metadata")
-        }
-        make_dataset(
-            options
-            | {
-                "tables": {
-                    **tables,
-                    "cxr": options["cxr_dir"],
-                    "recipe": read_recipe(options["recipe"]),
-                    "require_report": options["require_report"],
-                }
-            }
-        )
+        make_dataset(with_tables(ctx.params))
 
 
-build.__signature__ = _join(render, _add_options)  # type: ignore[attr-defined]
+def with_tables(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to the options of ``build`` what they say to read beside the CT."""
+    from drrgen_pipelines.recipe import read_recipe
+
+    tables = {
+        name: tuple(map(Path, options[name] or ())) for name in ("reports", "labels", "metadata")
+    }
+    more = {
+        "cxr": options["cxr_dir"],
+        "recipe": read_recipe(options["recipe"]),
+        "require_report": options["require_report"],
+    }
+    return {**options, "tables": tables | more}
+
+
+build.__signature__ = join_options(render, _add_options)  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from drrgen.config import RunConfig, with_overrides
 if TYPE_CHECKING:
     from drrgen.jobs.status import Standing
 
-WHOLE = (0, 1)
+WHOLE = "0/1"
 
 
 def parse_shard(word: str) -> tuple[int, int]:
@@ -32,9 +32,8 @@ def parse_shard(word: str) -> tuple[int, int]:
 def run(
     out: Annotated[str, typer.Argument(help="Output folder or URL of drrgen plan.")],
     shard: Annotated[
-        tuple[int, int] | None,
-        typer.Option(parser=parse_shard, metavar="i/N", help="Which share, from 0; all of it."),
-    ] = None,
+        str, typer.Option(metavar="i/N", help="Which share, from 0; all of it.")
+    ] = WHOLE,
     engine: Annotated[Engine | None, typer.Option(help="What integrates the rays; auto.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     workers: Annotated[
@@ -66,7 +65,7 @@ def run(
 
         given = {"engine": engine, "device": device, "workers": workers, "timeout_s": timeout_s}
         running = with_overrides(RunConfig(), given)
-        index, count = shard or WHOLE
+        index, count = parse_shard(shard)
         last = show(
             run_planned_shard(open_place(out), running, index, count, retry_refused=retry_refused),
             quiet=quiet,

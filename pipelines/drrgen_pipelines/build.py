@@ -8,11 +8,20 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from drrgen.config import AugmentConfig, Config, RenderConfig, RunConfig, parse_config, to_toml
+from drrgen.config import (
+    AugmentConfig,
+    Config,
+    RenderConfig,
+    RunConfig,
+    parse_config,
+    to_toml,
+    with_overrides,
+)
 from drrgen.errors import InputError, ManifestError
 from drrgen.io.atomic import write_bytes
 from drrgen.io.stores import Place, check_reachable
@@ -153,6 +162,37 @@ def find_build(
         found=found,
         overwrite=overwrite,
         keep_others=keep_others,
+    )
+
+
+def find_addition(
+    sources: Sources,
+    out: Place,
+    running: Mapping[str, Any],
+    *,
+    salt_file: Path,
+    limit: int | None = None,
+    mask: Path | None = None,
+) -> Build:
+    """Find studies to add to a data set, with the settings that it was made with.
+
+    Args:
+        sources: Where they lie.
+        out: Output folder of an earlier build.
+        running: How the work is done: keys of the section ``run``, None for the default.
+        salt_file: Key of the pseudonyms, the same as then.
+        limit: Take only so many CT.
+        mask: Label map, or folder of them.
+
+    Raises:
+        InputError: No CT there, or no salt.
+        EngineError: The engine or device is not to be had here.
+        ManifestError: There is no data set, or the salt is another.
+    """
+    there = read_built_config(out)
+    config = dataclasses.replace(there, run=with_overrides(there.run, running))
+    return find_build(
+        sources, out, config, salt_file=salt_file, limit=limit, mask=mask, keep_others=True
     )
 
 
