@@ -9,6 +9,7 @@ from drrgen.cli.compare import compare
 from drrgen.cli.config import show_config
 from drrgen.cli.console import read_version, stdout
 from drrgen.cli.doctor import show_doctor
+from drrgen.cli.gallery import gallery
 from drrgen.cli.info import show_info
 from drrgen.cli.render import render
 
@@ -43,6 +44,7 @@ app.command("render")(render)
 app.command("info")(show_info)
 app.command("check")(check)
 app.command("compare")(compare)
+app.command("gallery")(gallery)
 app.command("config")(show_config)
 app.command("doctor")(show_doctor)
 
