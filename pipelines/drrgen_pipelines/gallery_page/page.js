@@ -8,6 +8,8 @@ const MISSING = ""; // instead of the thumbnail of a picture that could not be r
 const UNKNOWN = 2; // a label that a row does not have
 const WORDS = { 1: "present", 0: "absent", "-1": "uncertain" };
 const CASES = 100; // refusals listed of one reason
+// Words of the manifest in the order in which one thinks of them; others follow by the alphabet.
+const ORDER = ["train", "dev", "test", "ok", "refused", "failed", "PA", "AP", "LL", "RL", "rendered", "real"];
 
 // ---------------------------------------------------------------- data
 
@@ -59,7 +61,7 @@ function make(tag, set = {}, ...children) {
     if (key in element) element[key] = value;
     else element.setAttribute(key, value);
   }
-  element.append(...children.filter((child) => child !== null));
+  element.append(...children.filter((child) => child !== null && child !== undefined));
   return element;
 }
 
@@ -97,8 +99,13 @@ let words = [];
 let haystack = null;
 let shown = [];
 
+function inOrder(a, b) {
+  const [i, j] = [a, b].map((word) => (ORDER.indexOf(word) + ORDER.length + 1) % (ORDER.length + 1));
+  return i - j || a.localeCompare(b);
+}
+
 function makeGroup(key, title, column, fewest) {
-  const answers = [...new Set(column)].filter((value) => value !== null).sort();
+  const answers = [...new Set(column)].filter((value) => value !== null).sort(inOrder);
   if (answers.length < fewest) return null;
   return { key, title, answers, column, chosen: new Set(), counts: new Map(), boxes: new Map() };
 }
@@ -451,11 +458,13 @@ function makeFacts(row) {
 }
 
 function makeTrouble(row) {
-  const lines = [columns.detail[row], ...(columns.warnings[row] ?? [])].filter(Boolean);
-  if (!lines.length) return null;
+  const detail = columns.detail[row];
+  const warnings = columns.warnings[row] ?? [];
+  if (!detail && !warnings.length) return null;
   const title = columns.reason[row] ? `${columns.status[row]}: ${columns.reason[row]}` : "Warnings";
   return make("section", {}, heading(title),
-    ...lines.map((line) => make("p", { className: "notice" }, ...highlight(line))));
+    detail && make("p", { className: "notice bad" }, ...highlight(detail)),
+    ...warnings.map((textContent) => make("p", { className: "notice", textContent })));
 }
 
 function makeReport(row) {
@@ -597,7 +606,7 @@ function showRefusals() {
   const found = findRefusals();
   const total = found.reduce((sum, [, rows]) => sum + rows.length, 0);
   const lead = total
-    ? `${plural(total, "CT")} without a picture, by reason. A refused CT cannot be trusted; a failed one is tried again by the next run. The split filter and the search apply here.`
+    ? `${total.toLocaleString("en")} CT without a picture, by reason. A refused CT cannot be trusted; a failed one is tried again by the next run. The split filter and the search apply here.`
     : "No CT without a picture here.";
   $("page-refusals").replaceChildren(
     make("h2", { textContent: "Refusals" }), make("p", { className: "lead", textContent: lead }),
@@ -652,7 +661,7 @@ const HISTOGRAMS = [
 function showNumbers() {
   const seen = new Set();
   const cts = shown.filter((row) => !seen.has(columns.sample_id[row]) && seen.add(columns.sample_id[row]));
-  const lead = `${plural(cts.length, "CT")} among the rows that the filters leave. Each CT counts once, however many pictures it has.`;
+  const lead = `${cts.length.toLocaleString("en")} CT among the rows that the filters leave. Each CT counts once, however many pictures it has.`;
   const charts = HISTOGRAMS.map(([name, title]) => makeHistogram(name, title, cts)).concat([
     makeStacks("Lung apices inside the CT", columns.coverage_top, cts),
     makeStacks("Costophrenic angles inside the CT", columns.coverage_bottom, cts)]);
@@ -669,36 +678,36 @@ function makeHistogram(name, title, rows) {
   const figure = make("figure", { className: "chart" });
   const unit = about.columns[name].unit;
   figure.append(make("figcaption", {}, title,
-    make("span", { textContent: values.length ? plural(values.length, "CT") : "not known" })));
+    make("span", { textContent: values.length ? `${values.length.toLocaleString("en")} CT` : "not known" })));
   if (!values.length) return figure;
   const [low, high] = [values[0], values[values.length - 1]];
   const middle = values[Math.floor(values.length / 2)];
   const span = high - low || 1;
   const bins = new Array(BINS).fill(0);
   for (const value of values) bins[Math.min(BINS - 1, Math.floor(((value - low) / span) * BINS))]++;
-  const told = `${title}: ${tell(low)} to ${tell(high)}, median ${tell(middle)} ${unit}`;
+  const say = (value) => String(+value.toFixed(span > 20 ? 0 : 3));
+  const told = `${title}: ${say(low)} to ${say(high)}, median ${say(middle)} ${unit}`;
   const svg = draw("svg", { viewBox: `0 0 ${WIDE} ${HIGH + 20}`, role: "img", "aria-label": told });
   const most = Math.max(...bins);
   bins.forEach((n, i) => {
     const height = n ? Math.max(1.5, (n / most) * (HIGH - 8)) : 0;
     const bar = draw("rect", { x: (i * WIDE) / BINS, y: HIGH - height, width: WIDE / BINS - 1.2, height, rx: 1 });
-    bar.append(draw("title", {}, `${tell(low + (i * span) / BINS)} to ${tell(low + ((i + 1) * span) / BINS)} ${unit}: ${n}`));
+    bar.append(draw("title", {}, `${say(low + (i * span) / BINS)} to ${say(low + ((i + 1) * span) / BINS)} ${unit}: ${n}`));
     svg.append(bar);
   });
   const x = ((middle - low) / span) * WIDE;
   const anchor = x < 90 || x > WIDE - 90 ? null : "middle";
   svg.append(draw("line", { x1: 0, x2: WIDE, y1: HIGH + 0.5, y2: HIGH + 0.5 }),
     draw("line", { class: "middle", x1: x, x2: x, y1: 0, y2: HIGH }),
-    draw("text", { x: 0, y: HIGH + 16 }, tell(low)),
-    draw("text", { x: WIDE, y: HIGH + 16, "text-anchor": "end" }, `${tell(high)} ${unit}`),
-    draw("text", { x: anchor ? x : WIDE / 2, y: HIGH + 16, "text-anchor": "middle" }, `median ${tell(middle)}`));
+    draw("text", { x: 0, y: HIGH + 16 }, say(low)),
+    draw("text", { x: WIDE, y: HIGH + 16, "text-anchor": "end" }, `${say(high)} ${unit}`),
+    draw("text", { x: anchor ? x : WIDE / 2, y: HIGH + 16, "text-anchor": "middle" }, `median ${say(middle)}`));
   figure.append(svg);
   return figure;
 }
 
 const splitsOf = (rows) => [...new Set(rows.map((row) => columns.split[row] ?? "no split"))]
-  .sort((a, b) => SPLITS.indexOf(a) - SPLITS.indexOf(b));
-const SPLITS = ["train", "dev", "test"];
+  .sort(inOrder);
 
 function makeStack(parts) {
   const total = parts.reduce((sum, [, n]) => sum + n, 0);
