@@ -19,7 +19,9 @@ GOOD: Row = {
 
 def make_good_row(sample_id: str, **values: object) -> Row:
     """Make the row of a radiograph."""
-    return make_row(**(GOOD | {"sample_id": sample_id, "cxr_path": f"images/{sample_id}.png"} | values))
+    return make_row(
+        **(GOOD | {"sample_id": sample_id, "cxr_path": f"images/{sample_id}.png"} | values)
+    )
 
 
 def make_refused_row(sample_id: str, reason: str = "slice_gap", **values: object) -> Row:

@@ -730,7 +730,9 @@ function makeStacks(title, column, rows) {
     const stack = makeStack(parts);
     stack.setAttribute("role", "img");
     stack.setAttribute("aria-label", `${split}: ${parts.map(([k, n]) => `${n} ${k}`).join(", ")}`);
-    for (const bar of stack.children) bar.textContent = bar.title.split(": ")[1];
+    for (const bar of stack.children) {
+      if (parseFloat(bar.style.width) > 6) bar.textContent = bar.title.split(": ")[1];
+    }
     figure.append(make("div", { className: "stack-line" }, make("span", { textContent: split }), stack));
   }
   figure.append(makeKey(["yes", "no", "unknown"]));
@@ -764,7 +766,7 @@ function makeLabelCell(column, rows) {
   const stack = makeStack([["present", present], ["uncertain", uncertain], ["absent", absent],
     ["unknown", rows.length - known]]);
   stack.setAttribute("aria-hidden", "true");
-  const share = known ? `, ${((100 * present) / known).toFixed(1)} %` : "";
+  const share = known ? `, ${((100 * present) / known).toFixed(1)}\u00a0%` : "";
   return make("td", {}, stack, make("small", { textContent: `${present} of ${known}${share}` }));
 }
 
@@ -890,5 +892,5 @@ $("n-refusals").textContent = columns.status.filter((status) => status !== "ok")
 buildFilters();
 listen();
 refresh();
-$("grid").focus({ preventScroll: true });
+if (!matchMedia("(pointer: coarse)").matches) $("grid").focus();
 })();
