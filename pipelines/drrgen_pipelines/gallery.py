@@ -10,7 +10,6 @@ import base64
 import hashlib
 import io
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -25,7 +24,7 @@ from drrgen.errors import RadiographError, Status
 from drrgen.io.atomic import atomic_path
 from drrgen.io.radiographs import read_radiograph
 from drrgen.manifest import SCHEMA, Row
-from drrgen_pipelines.rows import find_file, read_parts, read_summary
+from drrgen_pipelines.rows import find_file, read_parts, read_summary, to_plain
 
 THUMBNAIL_PX = 192  # long side
 CHUNK_ROWS = 250
@@ -129,22 +128,15 @@ def _to_columns(rows: Sequence[Row], paths: Sequence[Path | None]) -> dict[str, 
     ``whole`` tells of which rows a browser can show the picture file itself.
     """
     whole = [path is not None and path.suffix.lower() in _BROWSERS_SHOW for path in paths]
-    lists = {name: [_clean(row[name]) for row in rows] for name in SCHEMA.names} | {"whole": whole}
+    lists = {name: [to_plain(row[name]) for row in rows] for name in SCHEMA.names} | {
+        "whole": whole
+    }
     packed = {
         name: {"same": values[0]} if all(v == values[0] for v in values) else {"each": values}
         for name, values in lists.items()
         if any(value is not None for value in values)
     }
     return {"n": len(rows), "columns": packed}
-
-
-def _clean(value: Any) -> Any:
-    """Write float32 in as few digits as it has; JSON has no NaN."""
-    if isinstance(value, float):
-        return float(str(np.float32(value))) if math.isfinite(value) else None
-    if isinstance(value, list):
-        return [_clean(each) for each in value]
-    return value
 
 
 def _find_picture(out: Path, row: Row) -> Path | None:

@@ -1,10 +1,13 @@
 """The rows of a data set, one part after the other, and where their files lie."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
+
+import numpy as np
 
 from drrgen.errors import ManifestError
 from drrgen.io.atomic import digest_file
@@ -83,3 +86,12 @@ def find_file(out: Path, name: str) -> Path:
             "drrgen check lists all of them, and a data set from a stranger is best left alone"
         )
     return out / path
+
+
+def to_plain(value: Any) -> Any:
+    """Make a value fit for JSON: float32 in as few digits as it has, null for NaN and infinity."""
+    if isinstance(value, float):
+        return float(str(np.float32(value))) if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [to_plain(each) for each in value]
+    return value
