@@ -62,7 +62,7 @@ def write_gallery(out: Path, *, limit: int | None = None) -> Iterator[int]:
         ManifestError: No finished manifest, a broken part, or a path that leaves the folder.
         OSError: The page cannot be written.
     """
-    head, tail = _fill_page(_describe(out, count_shown(out, limit=limit)))
+    head, tail = _fill_page(_describe(out, limit))
     rows = (row for part in read_parts(out) for row in part.rows)
     with (
         atomic_path(find_gallery(out)) as partial,
@@ -80,13 +80,18 @@ def write_gallery(out: Path, *, limit: int | None = None) -> Iterator[int]:
         page.write(tail)
 
 
-def _describe(out: Path, n_rows: int) -> dict[str, Any]:
+def _describe(out: Path, limit: int | None) -> dict[str, Any]:
     """Tell the page what it shows, and what the columns mean."""
     columns = {
         field.name: {key.decode(): text.decode() for key, text in field.metadata.items()}
         for field in SCHEMA
     }
-    return {"name": out.resolve().name, "rows": n_rows, "columns": columns}
+    return {
+        "name": out.resolve().name,
+        "rows": count_shown(out, limit=limit),
+        "total": count_shown(out),
+        "columns": columns,
+    }
 
 
 def _fill_page(about: Mapping[str, Any]) -> tuple[str, str]:
@@ -154,7 +159,7 @@ def _make_thumbnail(path: Path | None) -> str | None:
         grey = read_radiograph(path).grey.numpy()
     except (OSError, RadiographError):
         return MISSING
-    picture = Image.fromarray((np.clip(grey, 0, 1) * 255).astype(np.uint8))
+    picture = Image.fromarray((np.clip(np.nan_to_num(grey), 0, 1) * 255).astype(np.uint8))
     picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=_QUALITY)

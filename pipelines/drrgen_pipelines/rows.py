@@ -76,11 +76,8 @@ def find_file(out: Path, name: str) -> Path:
         ManifestError: The path leads out of the folder.
     """
     path = PurePosixPath(name)
-    if (
-        path.is_absolute()
-        or PureWindowsPath(name).drive
-        or ".." in name.replace("\\", "/").split("/")
-    ):
+    leads_out = path.is_absolute() or PureWindowsPath(name).drive
+    if leads_out or "\0" in name or ".." in name.replace("\\", "/").split("/"):
         raise ManifestError(
             f"the manifest of {out} names {name!r}, wanted a path under its own folder; "
             "drrgen check lists all of them, and a data set from a stranger is best left alone"

@@ -104,7 +104,7 @@ def test_numbers_that_json_cannot_hold_are_null(tmp_path: Path) -> None:
     assert read_column(page, "isocenter_mm") == [[0.1, None, 1.0]]
 
 
-@pytest.mark.parametrize("path", ["../../secret.png", "/etc/secret.png", "images/../../secret.png", "..\\secret.png", "C:/secret.png"])  # fmt: skip
+@pytest.mark.parametrize("path", ["../../secret.png", "/etc/secret.png", "images/../../secret.png", "..\\secret.png", "C:/secret.png", "a\0.png"])  # fmt: skip
 def test_a_path_that_leaves_the_data_set_is_refused(tmp_path: Path, path: str) -> None:
     write_dataset(tmp_path, [make_good_row("s", cxr_path=path)])
     with pytest.raises(ManifestError, match="wanted a path under its own folder"):

@@ -73,6 +73,8 @@ function draw(tag, set = {}, text = null) {
 }
 
 const plural = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
+// A code may be broken after its underscores.
+const breakable = (code) => code.split(/(?<=_)/).flatMap((piece) => [piece, make("wbr")]);
 const heading = (text) => make("h3", { className: "heading", textContent: text });
 
 function tell(value) {
@@ -224,8 +226,8 @@ function showFilters() {
   }
   $("n-filters").textContent = chosen || "";
   $("clear").hidden = !chosen && !words.length;
-  $("total").textContent = shown.length === N
-    ? plural(N, "row") : `${shown.length.toLocaleString("en")} of ${plural(N, "row")}`;
+  const all = plural(N, "row") + (N < about.total ? `, the first of ${about.total.toLocaleString("en")}` : "");
+  $("total").textContent = shown.length === N ? all : `${shown.length.toLocaleString("en")} of ${all}`;
 }
 
 function openFilters(open) {
@@ -308,7 +310,7 @@ function makeFilm(row, tile) {
     return film;
   }
   tile.classList.add("off");
-  const why = make("p", { className: "why", textContent: columns.reason[row] ?? "picture missing" });
+  const why = make("p", { className: "why" }, ...breakable(columns.reason[row] ?? "picture missing"));
   why.append(make("small", { textContent: isGood(row) ? "the file cannot be read" : columns.status[row] }));
   film.append(why);
   return film;
@@ -426,6 +428,7 @@ function showPicture(row) {
   const small = isGood(row) ? thumbnail(row) : MISSING;
   $("picture").hidden = !small;
   $("no-picture").hidden = Boolean(small);
+  $("stage").classList.toggle("empty", !small);
   $("source").textContent = "";
   if (!small) {
     $("picture").removeAttribute("src");
@@ -521,6 +524,7 @@ function place(scale, x, y) {
   const s = Math.min(Math.max(scale, 1), MOST);
   zoom = { scale: s, x: Math.min(0, Math.max(w - w * s, x)), y: Math.min(0, Math.max(h - h * s, y)) };
   $("picture").style.transform = `translate(${zoom.x}px, ${zoom.y}px) scale(${zoom.scale})`;
+  $("stage").classList.toggle("zoomed", s > 1);
   $("zoom").textContent = `${Math.round(zoom.scale * 100)}%`;
 }
 
@@ -544,7 +548,9 @@ function pointIn(event) {
 function onWheel(event) {
   event.preventDefault();
   const { x, y } = pointIn(event);
-  zoomBy(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0016)), x, y);
+  // A trackpad tells pinching as a wheel with Ctrl, in small steps.
+  const speed = event.ctrlKey ? 0.01 : event.deltaMode ? 0.05 : 0.0016;
+  zoomBy(Math.exp(-event.deltaY * speed), x, y);
 }
 
 function onMove(event) {
