@@ -174,9 +174,11 @@ def test_the_keyboard_alone_reaches_a_radiograph_and_comes_back(page: Chrome) ->
     press(page, Keys.ARROW_RIGHT)
     assert find(page, "#place").text == "3 of 9 · s2"
     press(page, Keys.ESCAPE)
-    wait_until(page, "!document.getElementById('detail').open")
+    # The browser says that a dialog is closed a moment after it closed it.
+    wait_until(
+        page, "document.getElementById('grid').getAttribute('aria-activedescendant') === 'tile-2'"
+    )
     assert page.switch_to.active_element == grid
-    assert grid.get_attribute("aria-activedescendant") == "tile-2"
 
 
 def test_the_detail_shows_report_labels_geometry_and_settings(page: Chrome) -> None:
@@ -203,11 +205,11 @@ def test_the_picture_zooms_by_keys_wheel_and_drag(page: Chrome) -> None:
     ActionChains(page).scroll_from_origin(
         ScrollOrigin.from_element(stage, 50, 50), 0, -300
     ).perform()
+    wait_until(page, "parseInt(document.getElementById('zoom').textContent) > 196")
     zoomed = read_zoom(page)
-    assert zoomed > 196
     before = find(page, "#picture").get_attribute("style")
     ActionChains(page).drag_and_drop_by_offset(stage, 40, 30).perform()
-    assert find(page, "#picture").get_attribute("style") != before
+    wait_until(page, f"document.getElementById('picture').getAttribute('style') !== {before!r}")
     press(page, "-")
     assert read_zoom(page) < zoomed
     press(page, "0")
@@ -224,7 +226,7 @@ def test_two_fingers_spread_the_picture(page: Chrome) -> None:
     ):
         touches = [{"x": x, "y": 300, "id": i} for i, x in enumerate(points)]
         page.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
-    assert read_zoom(page) == pytest.approx(300, abs=2)
+    wait_until(page, "Math.abs(parseInt(document.getElementById('zoom').textContent) - 300) < 3")
 
 
 def test_refusals_are_listed_by_reason_and_open(page: Chrome) -> None:
@@ -284,6 +286,7 @@ def test_a_phone_needs_no_sideways_scrolling(page: Chrome) -> None:
     assert page.execute_script(f"return {wider}") == 360
 
 
+@pytest.mark.slow
 def test_thousands_of_rows_scroll_with_few_elements(chromium: Chrome, tmp_path: Path) -> None:
     rows = [make_refused_row(f"s{i:05}", report_findings=f"finding {i}") for i in range(MANY + 10)]
     list(write_gallery(write_dataset(tmp_path, rows), limit=MANY))
