@@ -13,6 +13,7 @@ import typer
 from drrgen.cli.console import exit_on_error
 from drrgen.cli.render import make_dataset, render
 
+DEFAULT_RECIPE = "generic"
 _TABLE = "CSV, TSV, JSON lines or Parquet; repeatable."
 
 
@@ -31,8 +32,9 @@ def _add_options(
         list[Path] | None, typer.Option(help=f"Patient, scan, split, view: {_TABLE}")
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="How tables are read and joined: NAME or FILE.toml.")
-    ] = "generic",
+        str | None,
+        typer.Option(help="How tables are read and joined: NAME or FILE.toml; generic."),
+    ] = None,
     require_report: Annotated[
         bool, typer.Option("--require-report", help="Refuse a study without a report.")
     ] = False,
@@ -67,11 +69,9 @@ def with_tables(options: Mapping[str, Any]) -> dict[str, Any]:
     tables = {
         name: tuple(map(Path, options[name] or ())) for name in ("reports", "labels", "metadata")
     }
-    more = {
-        "cxr": options["cxr_dir"],
-        "recipe": read_recipe(options["recipe"]),
-        "require_report": options["require_report"],
-    }
+    more = {"cxr": options["cxr_dir"], "require_report": options["require_report"]}
+    if options["recipe"] or any(tables.values()) or any(more.values()):  # else it is render
+        more["recipe"] = read_recipe(options["recipe"] or DEFAULT_RECIPE)
     return {**options, "tables": tables | more}
 
 
