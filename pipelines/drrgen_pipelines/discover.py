@@ -177,7 +177,7 @@ def _parse_ctrate(name: str, recipe: Recipe | None) -> CtRateName | None:
     return None
 
 
-def _find_folder(files: CTFiles, root: Path) -> str:
+def _find_folder(files: CTFiles, root: Place) -> str:
     """Name the folder of a DICOM series under the root; "" where its slices lie in several."""
     if files.ct_format is not CTFormat.DICOM:
         return ""

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from drrgen.choices import CTFormat, View
@@ -72,7 +71,7 @@ class Study:
         return found
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """The files of the CT or of the radiograph."""
         picture = self.picture
         return picture.paths if isinstance(picture, CTFiles) else (picture.path,)
