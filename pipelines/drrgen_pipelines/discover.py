@@ -13,6 +13,7 @@ from drrgen.io.ctrate import CtRateName, parse_ctrate_name
 from drrgen.io.listing import CTFiles
 from drrgen.io.radiograph_listing import RadiographFile, find_radiographs
 from drrgen.io.reports import FoundReport
+from drrgen.io.stores import Place
 from drrgen.io.structures import find_mask
 from drrgen.io.told_scale import parse_told_scale
 from drrgen.io.volumes import choose_series, find_ct
@@ -181,11 +182,11 @@ def _find_folder(files: CTFiles, root: Place) -> str:
     """Name the folder of a DICOM series under the root; "" where its slices lie in several."""
     if files.ct_format is not CTFormat.DICOM:
         return ""
-    folders = {path.parent for path in files.paths}
-    only = folders.pop()
-    if folders or not only.is_relative_to(root):
+    folders = {str(path.parent) for path in files.paths}
+    only, top = PurePosixPath(folders.pop()), PurePosixPath(str(root))
+    if folders or not only.is_relative_to(top):
         return ""
-    return only.relative_to(root).as_posix().removeprefix(".")
+    return only.relative_to(top).as_posix().removeprefix(".")
 
 
 def _choose_views(entries: list[Entry], search: _Search, ignored: Counter[str]) -> list[Entry]:
