@@ -25,7 +25,7 @@ from drrgen.errors import ConfigError
 MIN_WORKER_BYTES = 10**9  # the smallest CT, torch and numba
 MIN_WALLTIME_S = 300.0
 STAGGER_SHARE, MAX_STAGGER_S = 0.05, 300.0
-_UNITS = (1, 60, 3600)
+_UNITS = (3600, 60, 1)  # hours, minutes, seconds
 _EVICTED_TRIES = 5  # alone; an item that ends its own process leaves a story, and is not tried so
 
 
@@ -297,11 +297,11 @@ def read_walltime(text: str) -> float:
         return 0.0
     days, *parts = found.groups()
     numbers = [int(part) for part in parts if part is not None]
-    if days is not None:  # the first number is hours
-        units = _UNITS[::-1]
-    elif len(numbers) == 1:  # minutes
-        units = (60,)
-    else:  # the last one is seconds
-        units = _UNITS[len(numbers) - 1 :: -1]
+    if days is not None:
+        units = _UNITS  # the first number is hours
+    elif len(numbers) == 1:
+        units = _UNITS[1:2]  # minutes
+    else:
+        units = _UNITS[-len(numbers) :]  # the last one is seconds
     clock = sum(number * unit for number, unit in zip(numbers, units, strict=False))
     return float(int(days or 0) * 86400 + clock)
