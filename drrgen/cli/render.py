@@ -9,7 +9,7 @@ import typer
 
 from drrgen.choices import AcquisitionName, Display, Engine, Framing, ImageFormat, View
 from drrgen.cli.console import ExitCode, exit_on_error, set_up_logging, stderr
-from drrgen.config import Config, read_config, with_overrides
+from drrgen.config import Config, RunConfig, read_config, with_overrides
 
 if TYPE_CHECKING:
     from drrgen_pipelines.build import Build
@@ -21,7 +21,7 @@ _RENDER_KEYS = (
     "sod_mm", "rotation_deg", "isocenter", "kvp", "kev", "dose_ugy", "keep_table", "seed",
     "views_per_ct", "pairs", "format",
 )  # fmt: skip
-_RUN_KEYS = ("engine", "device", "workers", "timeout_s")
+_RUN_KEYS = ("engine", "device", "workers", "timeout_s", "cluster", "site")
 
 
 def parse_view(word: str) -> View:
@@ -107,13 +107,21 @@ def render(
     timeout_s: Annotated[
         float | None, typer.Option(help="Time limit of a CT; 1800 in a worker process.")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="local (default), slurm, kubernetes, cuda or tcp://HOST:PORT."),
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The cluster as TOML: queue, memory, image.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many CT.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings as TOML (see drrgen config); options beat it.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Say what would be done, print the job; write nothing."),
     ] = False,
     verbose: Annotated[int, typer.Option("-v", count=True, help="Say more; -vv all.")] = 0,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors.")] = False,
@@ -139,6 +147,7 @@ def render(
         )  # fmt: skip
         _say_plan(build, quiet=quiet and not dry_run)
         if dry_run:
+            _show_job(settings.run)
             return
         for _ in _show(run_build(build), build, hidden=quiet):
             pass
@@ -170,6 +179,15 @@ def _say_plan(build: "Build", *, quiet: bool) -> None:
     """Say what is going to happen."""
     if not quiet:
         stderr.print(build.summary)
+
+
+def _show_job(run: RunConfig) -> None:
+    """Print the job script or the manifest that would be submitted, where one would be."""
+    from drrgen.jobs.cluster import describe_cluster
+    from drrgen.jobs.sites import read_cluster
+
+    if text := describe_cluster(read_cluster(run), run.workers):
+        typer.echo(text)
 
 
 def _show(progress: Iterator["Progress"], build: "Build", *, hidden: bool) -> Iterator["Progress"]:

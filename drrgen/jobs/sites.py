@@ -25,7 +25,7 @@ from drrgen.errors import ConfigError
 MIN_WORKER_BYTES = 10**9  # the smallest CT, torch and numba
 MIN_WALLTIME_S = 300.0
 STAGGER_SHARE, MAX_STAGGER_S = 0.05, 300.0
-_UNITS = (3600, 60, 1)  # hours, minutes, seconds
+_UNITS: tuple[int, ...] = (3600, 60, 1)  # hours, minutes, seconds
 _EVICTED_TRIES = 5  # alone; an item that ends its own process leaves a story, and is not tried so
 
 
