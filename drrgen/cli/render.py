@@ -121,7 +121,7 @@ def render(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew.")] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what would be done, print the job; write nothing."),
+        typer.Option("--dry-run", help="Say what would be done, print the job; do nothing."),
     ] = False,
     verbose: Annotated[int, typer.Option("-v", count=True, help="Say more; -vv all.")] = 0,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors.")] = False,

@@ -174,13 +174,17 @@ def _make_scheduler(site: KubernetesSite) -> dict[str, Any]:
     """Describe the scheduler."""
     command = ["dask", "scheduler", "--host", "0.0.0.0"]  # noqa: S104  of the pod's own network
     memory = f"{SCHEDULER_BYTES // _MIB}Mi"
-    health = {"httpGet": {"port": "http-dashboard", "path": "/health"}}
     return _make_container(site, "scheduler", command) | {
         "resources": {"requests": {"cpu": "1", "memory": memory}, "limits": {"memory": memory}},
         "ports": _make_ports("container"),
-        "readinessProbe": health | {"periodSeconds": 1, "timeoutSeconds": 300},
-        "livenessProbe": health | {"initialDelaySeconds": 15, "periodSeconds": 20},
+        "readinessProbe": _ask_health(periodSeconds=1, timeoutSeconds=300),
+        "livenessProbe": _ask_health(initialDelaySeconds=15, periodSeconds=20),
     }
+
+
+def _ask_health(**times_s: int) -> dict[str, Any]:
+    """Describe how the scheduler is asked whether it is well."""
+    return {"httpGet": {"port": "http-dashboard", "path": "/health"}, **times_s}
 
 
 def _make_ports(where: Literal["container", "service"]) -> list[dict[str, Any]]:
