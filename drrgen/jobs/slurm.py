@@ -8,6 +8,7 @@ import logging
 import math
 import shlex
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed import Client
+from distributed.security import Security
 
 from drrgen.errors import EngineError
 from drrgen.jobs.sites import SlurmSite
@@ -103,18 +105,38 @@ def open_slurm(site: SlurmSite, jobs: int) -> Iterator[Client]:
 
     if site.log_directory is not None:
         Path(site.log_directory).mkdir(parents=True, exist_ok=True)
-    more: dict[str, Any] = {}
-    if site.tls:
-        more = {"security": True, "shared_temp_directory": site.shared_directory or str(Path.cwd())}
     with (
+        _secured(site) as security,
         SLURMCluster(
             scheduler_options=_make_scheduler_options(site), silence_logs="CRITICAL",
-            **make_job_options(site), **more,
+            security=security, **make_job_options(site),
         ) as cluster,
         Client(cluster) as client,
         _kept(cluster, jobs),
     ):  # fmt: skip
         yield client
+
+
+@contextmanager
+def _secured(site: SlurmSite) -> Iterator[Security | None]:
+    """Make keys for this run alone, where the nodes find them and no other user can read them."""
+    if not site.tls:
+        yield None
+        return
+    try:
+        made = Security.temporary().get_tls_config_for_role("worker")
+    except ImportError as error:
+        raise EngineError("tls in [slurm] needs cryptography; pip install cryptography") from error
+    with tempfile.TemporaryDirectory(
+        dir=site.shared_directory or Path.cwd(), prefix=".drrgen-tls-"
+    ) as folder:
+        paths = {name: Path(folder) / f"{name}.pem" for name in ("ca_file", "cert", "key")}
+        for name, path in paths.items():
+            path.touch(mode=0o600)
+            path.write_text(made[name], encoding="ascii")
+        ends = {f"tls_{end}_{name}": str(paths[name]) for end in ("scheduler", "worker", "client")
+                for name in ("cert", "key")}  # fmt: skip
+        yield Security(tls_ca_file=str(paths["ca_file"]), require_encryption=True, **ends)
 
 
 def _make_scheduler_options(site: SlurmSite) -> dict[str, Any]:
