@@ -13,7 +13,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -32,6 +32,7 @@ from drrgen.choices import (
 from drrgen.errors import ConfigError
 
 RENDER_VERSION = 2  # rises whenever any pixel would change: see CHANGELOG, Pixels
+CLUSTER_WORDS = r"local|slurm|kubernetes|cuda|(tcp|tls)://[^\s/]+:\d{1,5}"
 
 R = TypeVar("R", "RenderConfig", "RunConfig")
 Xyz = tuple[float, float, float]
@@ -46,6 +47,9 @@ def _check(good: bool, key: str, got: object, wanted: str) -> None:
     if not good:
         shown = [str(word) for word in got] if isinstance(got, tuple) else got
         raise ConfigError(f"{key}: got {shown}, wanted {wanted}")
+
+
+setting, check_value = _key, _check  # for the records of other modules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +183,10 @@ class RunConfig:
     timeout_s: float | None = _key(
         None, "time limit of a CT [s]; without it 1800 in a worker process, and none in this one"
     )
+    cluster: str = _key(
+        "local", "where the workers are: local, slurm, kubernetes, cuda or tcp://HOST:PORT"
+    )
+    site: str | None = _key(None, "TOML file that describes the cluster: queue, memory, image")
     shard_size: int | None = _key(
         None,
         "studies in a new file of the manifest; without it 64, more beyond 64,000 studies",
@@ -188,6 +196,10 @@ class RunConfig:
         _check(
             re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
             "device", self.device, "auto, cpu, cuda or cuda:N",
+        )  # fmt: skip
+        _check(
+            re.fullmatch(CLUSTER_WORDS, self.cluster) is not None, "cluster", self.cluster,
+            "local, slurm, kubernetes, cuda, tcp://HOST:PORT or tls://HOST:PORT",
         )  # fmt: skip
         _check(self.workers is None or self.workers >= 1, "workers", self.workers, "1 or more")
         good = self.timeout_s is None or (math.isfinite(self.timeout_s) and self.timeout_s > 0)
@@ -246,7 +258,7 @@ def make_config(data: Mapping[str, Any]) -> Config:
     """
     sections = {f.name: typing.cast(type, f.type) for f in dataclasses.fields(Config)}
     check_known(data, sections, "section")
-    return Config(**{name: _make_record(sections[name], table) for name, table in data.items()})
+    return Config(**{name: make_record(sections[name], table) for name, table in data.items()})
 
 
 def with_overrides(record: R, overrides: Mapping[str, Any]) -> R:
@@ -275,8 +287,12 @@ def to_toml(config: Config, *, sections: tuple[str, ...] = ("render", "augment",
     return "\n".join(lines)
 
 
-def _make_record(kind: type, table: object) -> Any:
-    """Build one section."""
+def make_record(kind: type, table: object) -> Any:
+    """Build one section.
+
+    Raises:
+        ConfigError: An unknown key, a wrong type or an impossible value.
+    """
     if not isinstance(table, Mapping):
         raise ConfigError(f"got {table!r}, wanted a [section] with keys")
     hints = typing.get_type_hints(kind)
@@ -284,7 +300,7 @@ def _make_record(kind: type, table: object) -> Any:
     return kind(**{key: _convert(value, hints[key], key) for key, value in table.items()})
 
 
-def check_known(given: Mapping[str, Any], known: Mapping[str, Any], word: str) -> None:
+def check_known(given: Iterable[str], known: Iterable[str], word: str) -> None:
     """Refuse names that are not known, with the nearest that is.
 
     Args:
@@ -295,6 +311,7 @@ def check_known(given: Mapping[str, Any], known: Mapping[str, Any], word: str) -
     Raises:
         ConfigError: A name is not known.
     """
+    known = list(known)
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

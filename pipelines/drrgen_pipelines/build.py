@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from drrgen.choices import ClusterKind
 from drrgen.config import (
     AugmentConfig,
     Config,
@@ -37,6 +38,7 @@ from drrgen.jobs.runner import (
     run,
     run_shard,
 )
+from drrgen.jobs.sites import read_cluster
 from drrgen.jobs.task import Item
 from drrgen.renderer.render import choose_engine
 from drrgen_pipelines.contact_sheet import make_contact_sheet
@@ -347,7 +349,13 @@ def _choose_part_size(build: Build) -> int:
 
 def _find_means(running: RunConfig, *, retry_refused: bool) -> Means:
     """Say with what the work is done."""
-    return Means(workers=running.workers, timeout_s=running.timeout_s, retry_refused=retry_refused)
+    cluster = read_cluster(running)
+    return Means(
+        workers=running.workers,
+        timeout_s=running.timeout_s,
+        retry_refused=retry_refused,
+        cluster=None if cluster.kind is ClusterKind.LOCAL else cluster,
+    )
 
 
 def _write_config(build: Build) -> None:
