@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -244,7 +244,9 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _open_bytes(path: Path) -> IO[bytes]:
     """Open a file, unpacked if it is a .gz."""
-    return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
+    if path.name.lower().endswith(".gz"):
+        return cast("IO[bytes]", gzip.open(path))
+    return path.open("rb")
 
 
 def _find_encoding(path: Path) -> str:

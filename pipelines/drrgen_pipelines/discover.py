@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -85,6 +85,7 @@ class _Search:
     sources: Sources
     evidence: Evidence
     register: Register
+    aliases: dict[str, str] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe | None:
@@ -132,6 +133,7 @@ def find_studies(
     if series != "all":
         entries = _choose_reconstructions(entries, search, ignored)
     entries = entries[:limit]
+    search.aliases.update(_find_aliases(entries, search))
     counts: Counter[str] = Counter()
     return Discovery(
         n_studies=_count_studies(entries, search),
@@ -255,6 +257,27 @@ def _find_facts(entry: Entry, search: _Search) -> Facts:
     return search.evidence.find_facts(entry.names, metadata, search.register)
 
 
+def _find_aliases(entries: Sequence[Entry], search: _Search) -> dict[str, str]:
+    """Find under what name the tables know a patient of DICOM.
+
+    Of two CT of one patient the tables may have only one: both must get the tables' name, or the
+    patient might be in two splits. A PatientID that stands for several patients is no name.
+    """
+    found: dict[str, str] = {}
+    for entry in entries if search.sources.tables else ():
+        own = entry.picture.patient
+        told = own and _tell_patient(_find_facts(entry, search))
+        if own and told:
+            found[own] = told if found.get(own, told) == told else own
+    return found
+
+
+def _tell_patient(facts: Facts) -> str:
+    """Say what the tables call a patient; "" where they do not tell."""
+    named = (found.patient for found in facts.reports if found.patient)
+    return facts.metadata.get("patient") or next(named, "")
+
+
 def _make_studies(
     entries: Sequence[Entry], search: _Search, counts: Counter[str]
 ) -> Iterator[Study]:
@@ -336,7 +359,7 @@ def _identify(
         name = f"radiograph {name}"
     if number:
         name = f"{name}#{number + 1}"  # the second report of one picture
-    patient = facts.metadata.get("patient") or (report.patient if report else "") or own
+    patient = _tell_patient(facts) or search.aliases.get(own, own)
     scan = facts.metadata.get("scan") or (report.scan if report else "") or own_scan
     series_id = search.hide("series", name)
     split, version = _choose_split(patient, facts, parsed, search)

@@ -239,7 +239,7 @@ def _convert(value: object, hint: Any, key: str) -> Any:
         return {str(name): _convert(item, arguments[1], key) for name, item in value.items()}
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         try:
-            return hint(value)
+            return hint(str(value))
         except ValueError as error:
             raise ConfigError(f"{key}: got {value!r}, wanted {', '.join(hint)}") from error
     if not isinstance(value, hint) or isinstance(value, bool):
