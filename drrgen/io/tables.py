@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -242,10 +242,10 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(f"{path} cannot be read ({why}); get a whole copy of it") from error
 
 
-def _open_bytes(path: Path) -> IO[bytes]:
+def _open_bytes(path: Path) -> io.BufferedIOBase:
     """Open a file, unpacked if it is a .gz."""
     if path.name.lower().endswith(".gz"):
-        return cast("IO[bytes]", gzip.open(path))
+        return gzip.open(path)
     return path.open("rb")
 
 
