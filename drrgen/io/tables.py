@@ -242,7 +242,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(f"{path} cannot be read ({why}); get a whole copy of it") from error
 
 
-def _open_bytes(path: Path) -> io.BufferedIOBase:
+def _open_bytes(path: Path) -> io.BufferedReader | gzip.GzipFile:
     """Open a file, unpacked if it is a .gz."""
     if path.name.lower().endswith(".gz"):
         return gzip.open(path)
