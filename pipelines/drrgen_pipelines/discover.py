@@ -39,17 +39,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A CT or radiograph that was found, and the names by which tables may call it.
+    """A CT or radiograph that was found.
 
     Attributes:
         picture: Its files.
-        names: Its names.
+        folder: Of a DICOM series, the folder of all its slices under the root; else "".
         ctrate: What its name tells, where the recipe reads names of CT-RATE.
     """
 
     picture: CTFiles | RadiographFile
-    names: Names
+    folder: str = ""
     ctrate: CtRateName | None = None
+
+    @property
+    def names(self) -> Names:
+        """The names by which tables may call it; made anew each time, for there may be millions."""
+        return name_file(self.picture, self.folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +130,7 @@ def find_studies(
     evidence = read_evidence(given)
     ignored: Counter[str] = Counter()
     entries = [*_list_ct(given, series, ignored), *_list_radiographs(given, ignored)]
-    register = make_register(entry.names for entry in entries if given.tables)
+    register = make_register(entry.names for entry in (entries if given.tables else ()))
     search = _Search(
         dataset=dataset, salt=salt, mask=mask, sources=given, evidence=evidence, register=register
     )
@@ -162,7 +167,7 @@ def _list_ct(sources: Sources, series: str, ignored: Counter[str]) -> Iterator[E
                 continue
             seen.add(volume)
         folder = _find_folder(files, listing.root) if sources.tables else ""
-        yield Entry(picture=files, names=name_file(files, folder), ctrate=parsed)
+        yield Entry(picture=files, folder=folder, ctrate=parsed)
 
 
 def _list_radiographs(sources: Sources, ignored: Counter[str]) -> Iterator[Entry]:
@@ -172,7 +177,7 @@ def _list_radiographs(sources: Sources, ignored: Counter[str]) -> Iterator[Entry
     listing = find_radiographs(sources.cxr)
     ignored.update(listing.ignored)
     for file in listing.found:
-        yield Entry(picture=file, names=name_file(file))
+        yield Entry(picture=file)
 
 
 def _parse_ctrate(name: str, recipe: Recipe | None) -> CtRateName | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from drrgen.choices import View
-from drrgen.config import check_known
+from drrgen.config import check_known, write_text
 from drrgen.errors import ConfigError
 from drrgen.io.labels import LabelColumns
 from drrgen.io.reports import ReportColumns
@@ -194,6 +194,35 @@ def make_recipe(data: Mapping[str, Any]) -> Recipe:
     if missing:
         raise ConfigError(f"no section [{min(missing)}]; a recipe has it")
     return Recipe(**{name: _make_section(sections[name], name, data[name]) for name in data})
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Write a recipe as TOML, complete; keys without a value are left out.
+
+    Args:
+        recipe: The recipe.
+    """
+    lines = []
+    for section in dataclasses.fields(recipe):
+        record = getattr(recipe, section.name)
+        values = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+        tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
+        lines.append(f"[{section.name}]")
+        lines += [
+            f"{k} = {_write(v)}" for k, v in values.items() if k not in tables and v is not None
+        ]
+        for key, table in tables.items():
+            lines += ["", f"[{section.name}.{key}]"] if table else []
+            lines += [f"{_write(name)} = {_write(value)}" for name, value in table.items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _write(value: object) -> str:
+    """Write one value."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_write, value))}]"
+    return str(value) if isinstance(value, int) else write_text(str(value))
 
 
 def _find_recipe(word: str) -> Path:

@@ -179,6 +179,18 @@ def test_a_row_that_is_there_twice_is_kept_once_and_one_that_differs_is_named(
     assert collect("x,1\nx,2\nx,1\nx,3\n", several=True) == [("1",), ("2",), ("3",)]
 
 
+def test_a_row_is_found_again_among_many(tmp_path: Path) -> None:
+    count = 2 * tables._BATCH_ROWS + 7
+    (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"k{i},v{i}\n" for i in range(count)))
+    rows = ((r, r.values[0], r.values[1:]) for r in read_rows(tmp_path / "t.csv", ["a", "b"]))
+    keyed = make_keyed(rows, ["b"], word="reports")
+    assert len(keyed) == len(list(keyed)) == count
+    for i in (0, 1, count // 2, count // 2 + 1, count - 8, count - 1):
+        (position,) = keyed.find(f"k{i}")
+        assert keyed.get(position) == (f"v{i}",)
+        assert keyed.tell_place(position) == f"t.csv row {i + 2}"
+
+
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 
 
