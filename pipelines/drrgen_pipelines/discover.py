@@ -64,8 +64,9 @@ class Discovery:
     Attributes:
         n_studies: How many studies there are.
         ignored: Files, series and reconstructions left aside, counted by why.
-        counts: Studies without a report, labels or metadata, studies refused, and reports that
-            belong to nothing; complete once the studies were gone through.
+        counts: Studies without a report, labels or metadata; studies ``refused``; ``reports`` that
+            belong to a study, and ``reports_unused``, which belong to none that is taken. Complete
+            once the studies were gone through.
         make: Makes the studies, one at a time.
     """
 
@@ -288,11 +289,12 @@ def _make_studies(
 ) -> Iterator[Study]:
     """Make the studies one at a time; the counts are complete at the end."""
     found: Counter[str] = Counter()
+    used: set[int] = set()
     by_column = search.recipe is not None and search.recipe.recipe.split is SplitRule.COLUMN
     guard = SplitGuard() if by_column else None  # a hash puts nobody into two
     for entry in entries:
         facts = _find_facts(entry, search)
-        found["reports"] += len(facts.reports)
+        used.update(report.position for report in facts.reports)
         for number, report in enumerate(facts.reports or [None]):
             study = _make_study(entry, facts, report, number, search)
             if guard:
@@ -301,12 +303,15 @@ def _make_studies(
             found["refused"] += study.refusal is not None
             yield study
     reports = search.evidence.reports
-    if reports is not None and not found["reports"] and len(reports.table):
-        log.warning(
-            "none of the %d reports belongs to anything that was found; their keys are like %r, "
-            "see pairing in the recipe",
-            len(reports.table), next(iter(reports.table)),
-        )  # fmt: skip
+    if reports is not None:
+        found["reports"] = len(used)
+        found["reports_unused"] = len(reports.table) - len(used)
+        if not used and len(reports.table):
+            log.warning(
+                "none of the %d reports belongs to anything that was found; their keys are like "
+                "%r, see pairing in the recipe",
+                len(reports.table), next(iter(reports.table)),
+            )  # fmt: skip
     counts.clear()
     counts.update({word: count for word, count in found.items() if count})
 

@@ -55,6 +55,7 @@ def labels_of(row: Row) -> dict[str, int]:
     return {each["name"]: each["value"] for each in row["labels"]}
 
 
+@pytest.mark.hazard(36, "one reconstruction of a scan is taken; all share its report and labels")
 def test_ct_rate(tmp_path: Path, build: Build) -> None:
     rows = build("--recipe", "ct-rate", *write_ctrate(tmp_path / "set"))
     assert Counter(row["status"] for row in rows) == {"ok": 3}

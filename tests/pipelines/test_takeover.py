@@ -59,6 +59,7 @@ def test_a_radiograph_becomes_a_row_without_a_ct(file: Path, tmp_path: Path) -> 
     assert (row["width"], row["height"], row["pitch_mm"]) == (40, 48, 0.2)
 
 
+@pytest.mark.hazard(19, "a real radiograph: inverted")
 def test_monochrome1_is_inverted(file: Path, tmp_path: Path) -> None:
     (row,) = take(find(file), tmp_path / "out")
     d = pydicom.dcmread(file)
