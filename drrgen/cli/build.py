@@ -4,7 +4,7 @@ It is ``drrgen render`` with tables beside the CT, so it takes the options of ``
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ import typer
 from drrgen.cli.console import exit_on_error
 from drrgen.cli.render import make_dataset, render
 
+DEFAULT_RECIPE = "generic"
 _TABLE = "CSV, TSV, JSON lines or Parquet; repeatable."
 
 
@@ -31,8 +32,9 @@ def _add_options(
         list[Path] | None, typer.Option(help=f"Patient, scan, split, view: {_TABLE}")
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="How tables are read and joined: NAME or FILE.toml.")
-    ] = "generic",
+        str | None,
+        typer.Option(help="How tables are read and joined: NAME or FILE.toml; generic."),
+    ] = None,
     require_report: Annotated[
         bool, typer.Option("--require-report", help="Refuse a study without a report.")
     ] = False,
@@ -40,7 +42,7 @@ def _add_options(
     """Hold the options that ``build`` has and ``render`` has not, or has otherwise."""
 
 
-def _join(base: Callable[..., None], more: Callable[..., None]) -> inspect.Signature:
+def join_options(base: Callable[..., None], more: Callable[..., None]) -> inspect.Signature:
     """Join the options of two commands; those of the second one stand above the first one's."""
     own = dict(inspect.signature(more).parameters)
     shared = [own.pop(name, option) for name, option in inspect.signature(base).parameters.items()]
@@ -57,24 +59,20 @@ def build(ctx: typer.Context, **_: Any) -> None:
     Example: drrgen build --ct-dir CT --reports reports.csv --out DATASET
     """
     with exit_on_error():
-        from drrgen_pipelines.recipe import read_recipe
-
-        options = ctx.params
-        tables = {
-            name: tuple(map(Path, options[name] or ()))
-            for name in ("reports", "labels", "metadata")
-        }
-        make_dataset(
-            options
-            | {
-                "tables": {
-                    **tables,
-                    "cxr": options["cxr_dir"],
-                    "recipe": read_recipe(options["recipe"]),
-                    "require_report": options["require_report"],
-                }
-            }
-        )
+        make_dataset(with_tables(ctx.params))
 
 
-build.__signature__ = _join(render, _add_options)  # type: ignore[attr-defined]
+def with_tables(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to the options of ``build`` what they say to read beside the CT."""
+    from drrgen_pipelines.recipe import read_recipe
+
+    tables = {
+        name: tuple(map(Path, options[name] or ())) for name in ("reports", "labels", "metadata")
+    }
+    more = {"cxr": options["cxr_dir"], "require_report": options["require_report"]}
+    if options["recipe"] or any(tables.values()) or any(more.values()):  # else it is render
+        more["recipe"] = read_recipe(options["recipe"] or DEFAULT_RECIPE)
+    return {**options, "tables": tables | more}
+
+
+build.__signature__ = join_options(render, _add_options)  # type: ignore[attr-defined]

@@ -2,10 +2,9 @@
 
 import signal
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +14,7 @@ from distributed import Client, LocalCluster, WorkerPlugin, as_completed
 from distributed.scheduler import KilledWorker
 from distributed.system import MEMORY_LIMIT
 
+from drrgen.io.stores import Place
 from drrgen.jobs.task import Task
 from drrgen.jobs.work import Done, Job, bury, work_isolated
 
@@ -85,7 +85,7 @@ def open_cluster(task: Task, workers: int) -> Iterator[Client]:
 
 
 def work_on_cluster(
-    client: Client, task: Task, jobs: Sequence[Job], out: Path, *, timeout_s: float,
+    client: Client, task: Task, jobs: Iterator[Job], out: Place, *, timeout_s: float,
     suspects: Sequence[Job] = (),
 ) -> Iterator[Done]:  # fmt: skip
     """Do items on the workers, in any order.
@@ -119,28 +119,25 @@ def work_on_cluster(
 
 
 def _submit_windowed(
-    client: Client, task: Task, jobs: Sequence[Job], out: Path, timeout_s: float
+    client: Client, task: Task, jobs: Iterator[Job], out: Place, timeout_s: float
 ) -> Iterator[tuple[Job, Any]]:
     """Keep the workers busy without handing them everything at once; yield what is finished."""
-    waiting = deque(jobs)
     flying: dict[str, Job] = {}
     finished = as_completed()
 
-    def launch() -> None:
-        job = waiting.popleft()
-        future = _submit(client, task, job, out, timeout_s)
-        flying[future.key] = job
-        finished.add(future)
+    def launch(n: int) -> None:
+        for job in islice(jobs, n):
+            future = _submit(client, task, job, out, timeout_s)
+            flying[future.key] = job
+            finished.add(future)
 
-    for _ in range(min(len(waiting), QUEUED_PER_WORKER * len(client.nthreads()))):
-        launch()
+    launch(QUEUED_PER_WORKER * len(client.nthreads()))
     for future in finished:
-        if waiting:
-            launch()
+        launch(1)
         yield flying.pop(future.key), future
 
 
-def _submit(client: Client, task: Task, job: Job, out: Path, timeout_s: float) -> Any:
+def _submit(client: Client, task: Task, job: Job, out: Place, timeout_s: float) -> Any:
     """Hand one item to the workers."""
     key = f"{job.item.key}-{uuid4().hex[:8]}"  # Dask would take a known key's old result
     return client.submit(work_isolated, task, job, out, timeout_s, key=key, pure=False)

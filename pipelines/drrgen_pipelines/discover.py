@@ -3,17 +3,12 @@
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from drrgen.choices import CTFormat, Split, View
 from drrgen.errors import Reason
-from drrgen.io.atomic import atomic_path
 from drrgen.io.ctrate import CtRateName, parse_ctrate_name
 from drrgen.io.listing import CTFiles
 from drrgen.io.radiograph_listing import RadiographFile, find_radiographs
@@ -29,8 +24,6 @@ from drrgen_pipelines.recipe import HuPolicy, Need, Pairing, Recipe, Reconstruct
 from drrgen_pipelines.sources import Sources
 from drrgen_pipelines.split import SPLIT_VERSION, SplitGuard, find_split, keep_official
 from drrgen_pipelines.study import Refusal, Study
-
-__all__ = ["Discovery", "Study", "find_private", "find_studies", "write_locator"]
 
 NO_REPORT, NO_LABELS, NO_METADATA, NO_CT = "no_report", "no_labels", "no_metadata", "no_ct"
 
@@ -192,7 +185,7 @@ def _parse_ctrate(name: str, recipe: Recipe | None) -> CtRateName | None:
     return None
 
 
-def _find_folder(files: CTFiles, root: Path) -> str:
+def _find_folder(files: CTFiles, root: Place) -> str:
     """Name the folder of a DICOM series under the root; "" where its slices lie in several."""
     if files.ct_format is not CTFormat.DICOM:
         return ""
@@ -474,57 +467,3 @@ def _find_refusal(report: FoundReport | None, facts: Facts, search: _Search) -> 
         detail=f"no {' and no '.join(lacking)} belongs to it, and the recipe requires it; add it "
         "to the table, or require nothing",
     )
-
-
-def write_locator(out: Path, studies: Iterable[Study]) -> Path | None:
-    """Write where clinical files lie, beside the output and never in it.
-
-    A locator that is there already is extended: one row a sample.
-
-    Args:
-        out: Output folder; the locator goes to ``<out>.private/locator.parquet``.
-        studies: Studies of this run; only DICOM is written.
-
-    Returns:
-        The file, or None when no study is DICOM.
-    """
-    rows = {study.sample_id: _locate(study) for study in studies if study.is_clinical}
-    if not rows:
-        return None
-    path = find_private(out) / "locator.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if path.exists():
-        old = pq.read_table(path).to_pylist()
-        rows = {row["sample_id"]: row for row in old} | rows
-    table = pa.Table.from_pylist([rows[key] for key in sorted(rows)], schema=_LOCATOR_SCHEMA)
-    with atomic_path(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
-    return path
-
-
-def _locate(study: Study) -> dict[str, Any]:
-    """Say where the files of a study lie, under its true names."""
-    return {
-        "sample_id": study.sample_id,
-        "patient": study.picture.patient,
-        "study_uid": study.picture.study_uid,
-        "series_uid": study.picture.name if study.files else None,
-        "paths": [str(path.absolute()) for path in study.paths],
-    }
-
-
-_LOCATOR_SCHEMA = pa.schema(
-    [
-        ("sample_id", pa.string()),
-        ("patient", pa.string()),
-        ("study_uid", pa.string()),
-        ("series_uid", pa.string()),
-        ("paths", pa.list_(pa.string())),
-    ]
-)
-
-
-def find_private(out: Path) -> Path:
-    """Name the folder beside an output that holds what must not be shared."""
-    whole = out.absolute()
-    return whole.with_name(whole.name + ".private")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from drrgen.choices import CTFormat, View
@@ -12,6 +11,8 @@ from drrgen.io.radiograph_listing import RadiographFile
 from drrgen.io.structures import MaskFiles
 from drrgen.io.told_scale import ToldScale
 from drrgen.manifest import Row
+
+_FILES = ("files", "radiograph")  # known by size, time and content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,7 @@ class Study:
         return found
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """The files of the CT or of the radiograph."""
         picture = self.picture
         return picture.paths if isinstance(picture, CTFiles) else (picture.path,)
@@ -93,12 +94,14 @@ class Study:
         """Time of the youngest change of its files [ns since 1970]."""
         return max(self.picture.mtime_ns, self.mask.mtime_ns if self.mask else 0)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Describe it in text, whole numbers, lists and None, so that JSON holds it exactly.
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What goes into its rows beside the content of its files: report and labels too."""
+        described = self.to_dict() | {"mask": self.mask is not None}
+        return {key: value for key, value in described.items() if key not in _FILES}
 
-        The description changes with the report and the labels too: a digest of it tells whether
-        anything that goes into a row has changed.
-        """
+    def to_dict(self) -> dict[str, Any]:
+        """Describe it in text, whole numbers, lists and None, so that JSON holds it exactly."""
         return {
             "identity": self.identity,
             "files": self.files and self.files.to_dict(),

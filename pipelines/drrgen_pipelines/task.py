@@ -38,7 +38,8 @@ from drrgen.io.hounsfield import is_label_map
 from drrgen.io.radiographs import write_radiograph
 from drrgen.io.structures import read_structures, write_thickness
 from drrgen.io.told_scale import read_told
-from drrgen.io.volumes import read_ct
+from drrgen.io.volumes import read_ct, stage_ct
+from drrgen.jobs.plan import digest_facts
 from drrgen.jobs.task import Item
 from drrgen.manifest import Row, make_row, to_table
 from drrgen.phantoms import make_box
@@ -94,7 +95,7 @@ class RenderTask:
     def __call__(self, item: Item) -> list[Row]:
         """Render one study into its rows; see ``render_study``."""
         with _one_thread():
-            return render_study(item.payload, self)
+            return render_study(Study.from_dict(item.payload), self)
 
     def list_draws(self, volume: CTVolume, render: RenderConfig | None = None) -> list[Draw]:
         """List the pictures to take of a CT."""
@@ -113,7 +114,7 @@ class RenderTask:
 
     def failure(self, item: Item, reason: Reason, detail: str) -> list[Row]:
         """Make the row of a study that took its worker down, or took too long."""
-        return [_make_failed_row(item.payload, self, reason, detail)]
+        return [_make_failed_row(Study.from_dict(item.payload), self, reason, detail)]
 
     def to_table(self, rows: Sequence[Row]) -> pa.Table:
         """Turn rows into a part of the manifest."""
@@ -121,7 +122,7 @@ class RenderTask:
 
     def digest(self, item: Item) -> str:
         """Digest the content of a study, to tell whether a touched file has really changed."""
-        study: Study = item.payload
+        study = Study.from_dict(item.payload)
         if study.mask is not None or study.files is None:
             return ""  # the CT's digest says nothing of its label map
         try:
@@ -146,9 +147,10 @@ def make_item(study: Study) -> Item:
     """Wrap a study for the runner."""
     return Item(
         key=study.sample_id,
-        payload=study,
+        payload=study.to_dict(),
         n_bytes=study.n_bytes,
         mtime_ns=study.mtime_ns,
+        facts=digest_facts(study.facts),
     )
 
 
@@ -191,7 +193,8 @@ def _render(study: Study, task: RenderTask) -> list[Row]:
     """Render the views of a CT; no row for a label map."""
     if study.files is None:
         return []
-    volume = read_told(study.files, study.told) if study.told else read_ct(study.files)
+    with stage_ct(study.files) as files:
+        volume = read_told(files, study.told) if study.told else read_ct(files)
     if is_label_map(volume.hu):
         return []
     body = admit(volume, task.render.on_tilt)
