@@ -13,6 +13,7 @@ from drrgen.io.ctrate import CtRateName, parse_ctrate_name
 from drrgen.io.listing import CTFiles
 from drrgen.io.radiograph_listing import RadiographFile, find_radiographs
 from drrgen.io.reports import FoundReport
+from drrgen.io.stores import Place
 from drrgen.io.structures import find_mask
 from drrgen.io.told_scale import parse_told_scale
 from drrgen.io.volumes import choose_series, find_ct

@@ -8,6 +8,7 @@ from drrgen.choices import CTFormat, View
 from drrgen.errors import InputError, Reason
 from drrgen.io.listing import CTFiles
 from drrgen.io.radiograph_listing import RadiographFile
+from drrgen.io.stores import Place
 from drrgen.io.structures import MaskFiles
 from drrgen.io.told_scale import ToldScale
 from drrgen.manifest import Row
