@@ -11,6 +11,7 @@ from cohorts import write_csv, write_radiograph_dicom
 from dicom_files import make_slice, write_series, write_slices
 from drrgen_pipelines import discover
 from drrgen_pipelines.discover import Discovery, find_studies
+from drrgen_pipelines.pairing import make_register, name_file
 from drrgen_pipelines.recipe import Pairing, Recipe, SplitRule, read_recipe
 from drrgen_pipelines.sources import Sources
 from drrgen_pipelines.study import Study
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from drrgen.choices import CTFormat, Split, View
 from drrgen.errors import InputError, Reason
+from drrgen.io.listing import CTFiles
 from drrgen.phantoms import make_torso
 
 SALT = b"a salt for tests only"
@@ -84,6 +86,31 @@ def test_different_reports_of_one_ct_under_two_names_are_an_error(tmp_path: Path
         pair(folder, rows)
     rows[1]["findings"] = "1"
     assert pair(folder, rows)["a.nii.gz"] == "1"
+
+
+PARTS = st.sampled_from(["a", "b", "c", "ct"])
+TREES = st.sets(
+    st.lists(PARTS, min_size=1, max_size=3).map(lambda p: "/".join(p) + ".nii"),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(tree=TREES, key=st.lists(PARTS, min_size=1, max_size=3).map("/".join))
+def test_no_key_ever_means_two_files(tree: set[str], key: str) -> None:
+    files = [
+        CTFiles(ct_format=CTFormat.NIFTI, paths=(), name=n, n_bytes=1, mtime_ns=1) for n in tree
+    ]
+    register = make_register(map(name_file, files))
+    for table in ({key}, {f"{key}.nii"}):
+        try:
+            hits = [f.name for f in files if register.match(name_file(f), table, "the table")]
+        except InputError:
+            assert sum(f"/{n}".endswith((f"/{key}.nii",)) for n in tree) > 1
+            continue
+        assert len(hits) <= 1
+        assert not hits or hits[0] == f"{key}.nii" or hits[0].endswith(f"/{key}.nii")
+        assert f"{key}.nii" not in tree or hits == [f"{key}.nii"]
 
 
 def test_reports_that_belong_to_nothing_are_said(

@@ -135,6 +135,22 @@ def test_virtual(tmp_path: Path, build: Build) -> None:
     assert {row["sample_id"] for row in rows} < {row["sample_id"] for row in every}
 
 
+def test_a_changed_report_changes_its_row_and_nothing_else(tmp_path: Path, build: Build) -> None:
+    options = [*write_virtual(tmp_path / "set"), "--recipe", "virtual"]
+    before = {row["sample_id"]: row for row in build(*options)}
+    reports = tmp_path / "set" / "reports.csv"
+    reports.write_text(reports.read_text().replace("Of patient2.", "Corrected."))
+    after = {row["sample_id"]: row for row in build(*options)}
+    assert before.keys() == after.keys()
+    changed = [key for key in after if after[key] != before[key]]
+    (key,) = changed
+    assert after[key]["report_findings"] == "Corrected."
+    apart = ("report_findings", "report_sha256")
+    assert {k: v for k, v in after[key].items() if k not in apart} == {
+        k: v for k, v in before[key].items() if k not in apart
+    }
+
+
 def test_generic_takes_several_forms_of_table(tmp_path: Path, build: Build) -> None:
     options = write_virtual(tmp_path / "set")
     reports = tmp_path / "reports.jsonl"
