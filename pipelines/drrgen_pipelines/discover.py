@@ -222,7 +222,7 @@ def _choose_reconstructions(
     best: dict[str, tuple[tuple[float, str, str], int]] = {}
     for i, entry in enumerate(entries):
         metadata = search.evidence.find_metadata(entry.names, search.register)
-        scan = metadata.get("scan") or (entry.ctrate.scan if entry.ctrate else "")
+        scan = _join_scan(metadata) or (entry.ctrate.scan if entry.ctrate else "")
         if isinstance(entry.picture, RadiographFile) or not scan:
             best[f"\0{i}"] = (0.0, "", ""), i  # one of its own
             continue
@@ -236,6 +236,12 @@ def _choose_reconstructions(
     if len(chosen) < len(entries):
         ignored["other_reconstruction"] += len(entries) - len(chosen)
     return [entries[i] for i in chosen]
+
+
+def _join_scan(metadata: Mapping[str, str]) -> str:
+    """Name a scan that the metadata name; "scan a" of two patients is two scans."""
+    scan = metadata.get("scan")
+    return f"{metadata.get('patient', '')}\0{scan}" if scan else ""
 
 
 def _order_words(word: str) -> tuple[float, str]:
@@ -364,7 +370,7 @@ def _identify(
     if number:
         name = f"{name}#{number + 1}"  # the second report of one picture
     patient = _tell_patient(facts) or search.aliases.get(own, own)
-    scan = facts.metadata.get("scan") or (report.scan if report else "") or own_scan
+    scan = _join_scan(facts.metadata) or (report.scan if report else "") or own_scan
     series_id = search.hide("series", name)
     split, version = _choose_split(patient, facts, parsed, search)
     identity: Row = {
