@@ -73,7 +73,7 @@ def open_cluster(task: Task, workers: int) -> Iterator[Client]:
             threads_per_worker=1,
             processes=True,
             memory_limit=int(MEMORY_LIMIT * MEMORY_SHARE / workers),
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port; without one it takes 8787
             silence_logs="CRITICAL",  # lost workers are told by us, once, with the study's name
         ) as cluster,
         Client(cluster) as client,

@@ -190,11 +190,11 @@ def _find_folder(files: CTFiles, root: Place) -> str:
     """Name the folder of a DICOM series under the root; "" where its slices lie in several."""
     if files.ct_format is not CTFormat.DICOM:
         return ""
-    folders = {path.parent for path in files.paths}
-    only = folders.pop()
-    if folders or not only.is_relative_to(root):
+    folders = {str(path.parent) for path in files.paths}
+    only, top = PurePosixPath(folders.pop()), PurePosixPath(str(root))
+    if folders or not only.is_relative_to(top):
         return ""
-    return only.relative_to(root).as_posix().removeprefix(".")
+    return only.relative_to(top).as_posix().removeprefix(".")
 
 
 def _choose_views(entries: list[Entry], search: _Search, ignored: Counter[str]) -> list[Entry]:
