@@ -350,5 +350,14 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, (int, float)):
         return repr(value)
+    return write_text(str(value))
+
+
+def write_text(text: str) -> str:
+    """Write text as TOML, in quotes.
+
+    Args:
+        text: Anything.
+    """
     # JSON allows a bare DEL inside a string, TOML does not.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
