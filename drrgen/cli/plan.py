@@ -52,18 +52,24 @@ def append(
     Example: drrgen append CXR --ct-dir MORE
     """
     with exit_on_error():
-        options = with_tables(ctx.params)
-        quiet = bool(options["quiet"])
-        set_up_logging(-1 if quiet else options["verbose"], options["log_file"])
-        from drrgen_pipelines.build import find_addition, forecast_build, run_build
+        quiet = bool(ctx.params["quiet"])
+        set_up_logging(-1 if quiet else ctx.params["verbose"], ctx.params["log_file"])
+        from drrgen_pipelines.build import (
+            find_addition,
+            forecast_build,
+            read_built_recipe,
+            run_build,
+        )
         from drrgen_pipelines.sources import Sources
 
         from drrgen.io.stores import open_place
 
+        place = open_place(out)
+        options = with_tables(ctx.params, read_built_recipe(place))
         salt_file = options["salt_file"]
         addition = find_addition(
             Sources(ct=options["ct_dir"], **options["tables"]),
-            open_place(out),
+            place,
             {key: options[key] for key in RUN_KEYS},
             salt_file=Path(salt_file) if salt_file else find_own_salt(quiet=quiet),
             limit=options["limit"],

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -40,6 +40,7 @@ MEMORY_SHARE = 0.9  # of the machine's memory; the rest is for the driver and th
 QUEUED_PER_WORKER = 2  # one in work, one at hand
 REFRESH_S = 1.0  # workers come and go meanwhile
 LONELY_S = 120.0  # without a worker, until that is said
+REGISTRATIONS = 5  # of a plugin, while workers die
 EVICTIONS = 5  # that Dask forgives an item of a fleet whose machines may be taken away
 LOGGERS = ("drrgen", "drrgen_pipelines")
 _STARVED = "worker-restart-memory"  # the topic on which Dask tells that it ended a process
@@ -322,14 +323,14 @@ def _equipped(client: Client, task: Task, cluster: Cluster) -> Iterator[None]:
     gpus = cluster.site.slurm.gpus if cluster.kind is ClusterKind.SLURM else 0
     prepare = _Prepare(task, ours=ours, gpus=gpus)
     try:
-        client.register_plugin(prepare)
+        _insist(lambda: client.register_plugin(prepare))
     except ImportError as error:
         raise EngineError(
             f"the workers of this cluster cannot import {error.name}; install the "
             "same drrgen for them as here"
         ) from error
     for name in LOGGERS:
-        client.forward_logging(name)
+        _insist(lambda name=name: client.forward_logging(name))  # type: ignore[misc]
     try:
         yield
     finally:
@@ -337,6 +338,20 @@ def _equipped(client: Client, task: Task, cluster: Cluster) -> Iterator[None]:
             for name in LOGGERS:
                 client.unforward_logging(name)
             client.unregister_worker_plugin(prepare.name)
+
+
+def _insist(hand_out: Callable[[], object]) -> None:
+    """Hand something to all workers; one that dies meanwhile comes again, and gets it then."""
+    for left in reversed(range(REGISTRATIONS)):
+        try:
+            hand_out()
+        except OSError:
+            if not left:
+                raise
+            log.info("a worker was lost while it got ready")
+            time.sleep(REFRESH_S)
+        else:
+            return
 
 
 def _find_resources(cluster: Cluster) -> dict[str, float]:

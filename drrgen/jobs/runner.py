@@ -69,7 +69,8 @@ class Means:
     """With what the work is done, which changes no result.
 
     Attributes:
-        workers: Processes; None takes as many as cores and memory allow, and none for a handful.
+        workers: Processes; None takes as many as cores and memory allow, and none for a handful; 0
+            does all in this process, which a crash or a hang then ends.
         timeout_s: Time limit of an item [s]; None is half an hour in a worker, and none here.
         retry_refused: Also try again what was refused.
         cluster: Where the workers are; None is this machine.
@@ -443,7 +444,8 @@ def _do(
     """Do the items here or in workers, part by part as far as it goes."""
     if total == 0:
         return
-    if (total <= HANDFUL and means.is_plain and not survey.suspects) or is_private(out):
+    handful = total <= HANDFUL and means.is_plain and not survey.suspects
+    if handful or means.workers == 0 or is_private(out):
         task.prepare()
         for job in _list_jobs(out, survey.todo):
             yield work(task, job, out)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -19,6 +19,8 @@ import pytest
 from ct_files import write_ct
 
 from drrgen.phantoms import make_torso
+
+pytestmark = pytest.mark.slow
 
 N_CT = 10
 KILLS = 30
@@ -89,13 +91,10 @@ def kill(process: "subprocess.Popen[bytes]", victim: str, chance: random.Random)
 
 def sweep(process: "subprocess.Popen[bytes]") -> None:
     """End what a killed driver left behind: its workers end by themselves, only later."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_thirty_kills_at_random_moments_change_no_byte(
     folder: Path, undisturbed: dict[str, bytes], tmp_path: Path, seed: int
@@ -128,12 +127,8 @@ def test_thirty_kills_at_random_moments_change_no_byte(
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
-    if (
-        os.geteuid()
-        or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", place], capture_output=True
-        ).returncode
-    ):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("a small disk can only be mounted by root")
     yield place
     subprocess.run(["umount", "-l", place], check=True)
