@@ -31,10 +31,7 @@ WATER_LINE_INTEGRAL, WATER_TOL = 2.059, 1e-3  # 100 mm of water at 0.02059/mm
 MIN_MEMORY_GIB, MIN_DISK_GIB = 4.0, 5.0
 
 _GIB = 2**30
-_CLUSTERS = {
-    ClusterKind.SLURM: ("dask_jobqueue", "sbatch"),
-    ClusterKind.KUBERNETES: ("dask_kubernetes", "kubectl"),
-}
+_POD_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _CGROUP = Path("/sys/fs/cgroup")
 _UNLIMITED = 2**60
 
@@ -216,18 +213,26 @@ def _check_dicom() -> Iterable[Finding]:
 
 def _check_clusters() -> Iterable[Finding]:
     """Tell which clusters drrgen can ask for workers from here, beside this machine itself."""
-    for kind, (module, tool) in _CLUSTERS.items():
-        missing = "" if find_spec(module) else f"pip install 'drrgen[{kind}]'"
-        place = shutil.which(tool)
-        if missing:
-            detail, remedy = f"{module} is not installed", missing
-        elif place is None:
-            detail = f"no {tool} here"
-            remedy = f"for --cluster {kind}: work where {tool} is, such as a login node"
+    ways = {
+        ClusterKind.SLURM: ("dask_jobqueue", shutil.which("sbatch"), "where sbatch is"),
+        ClusterKind.KUBERNETES: ("dask_kubernetes", _find_kubernetes(), "where kubectl works"),
+    }
+    for kind, (module, way, where) in ways.items():
+        if find_spec(module) is None:
+            detail, remedy = f"{module} is not installed", f"pip install 'drrgen[{kind}]'"
+        elif way is None:
+            detail, remedy = "no way to one from here", f"for --cluster {kind}: work {where}"
         else:
-            detail, remedy = f"{module} {metadata.version(module.replace('_', '-'))}, {place}", ""
+            detail, remedy = f"{module} {metadata.version(module.replace('_', '-'))}, {way}", ""
         health = Health.MISSING if remedy else Health.OK
         yield Finding(group="cluster", name=str(kind), health=health, detail=detail, remedy=remedy)
+
+
+def _find_kubernetes() -> str | None:
+    """Find what tells where a Kubernetes is: a configuration, or the token of a pod."""
+    named = os.environ.get("KUBECONFIG", "").split(os.pathsep)
+    places = [*map(Path, filter(None, named)), Path.home() / ".kube" / "config", _POD_TOKEN]
+    return next((str(place) for place in places if place.is_file()), None)
 
 
 def _check_packages() -> Iterable[Finding]:

@@ -154,7 +154,7 @@ def test_memory_is_that_of_the_container(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("spec", "tool", "health", "told"),
-    [(True, "/bin/x", "ok", ""), (True, None, "missing", "login node"),
+    [(True, "/bin/x", "ok", ""), (True, None, "missing", "work where sbatch is"),
      (False, "/bin/x", "missing", "pip install 'drrgen[slurm]'")],
 )  # fmt: skip
 def test_clusters_are_told_with_what_they_lack(
@@ -163,5 +163,7 @@ def test_clusters_are_told_with_what_they_lack(
     monkeypatch.setattr(doctor, "find_spec", lambda _: object() if spec else None)
     monkeypatch.setattr(doctor.shutil, "which", lambda _: tool)
     monkeypatch.setattr(metadata, "version", lambda _: "1.0")
-    slurm, _ = doctor._check_clusters()
+    monkeypatch.setenv("KUBECONFIG", f"/nowhere:{__file__}")
+    slurm, kubernetes = doctor._check_clusters()
+    assert kubernetes.detail.endswith(__file__) if spec else kubernetes.remedy
     assert slurm.health == health and told in slurm.remedy and bool(told) == bool(slurm.remedy)
