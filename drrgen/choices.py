@@ -106,6 +106,7 @@ class HuSource(StrEnum):
 
     DICOM = "dicom"  # RescaleSlope and RescaleIntercept of each slice
     HEADER = "header"  # the scale factors of a NIfTI header
+    CSV = "csv"  # RescaleSlope and RescaleIntercept of a metadata table
     ASSUMED = "assumed"  # the format has no scale; the values are taken as HU
 
 

@@ -187,7 +187,10 @@ class RunConfig:
         "local", "where the workers are: local, slurm, kubernetes, cuda or tcp://HOST:PORT"
     )
     site: str | None = _key(None, "TOML file that describes the cluster: queue, memory, image")
-    shard_size: int = _key(64, "studies in one file of the manifest")
+    shard_size: int | None = _key(
+        None,
+        "studies in a new file of the manifest; without it 64, more beyond 64,000 studies",
+    )
 
     def __post_init__(self) -> None:
         _check(
@@ -201,7 +204,8 @@ class RunConfig:
         _check(self.workers is None or self.workers >= 1, "workers", self.workers, "1 or more")
         good = self.timeout_s is None or (math.isfinite(self.timeout_s) and self.timeout_s > 0)
         _check(good, "timeout_s", self.timeout_s, "a positive number of seconds")
-        _check(1 <= self.shard_size <= 100_000, "shard_size", self.shard_size, "1 to 100000")
+        good = self.shard_size is None or 1 <= self.shard_size <= 100_000
+        _check(good, "shard_size", self.shard_size, "1 to 100000")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,15 +224,30 @@ def read_config(path: Path) -> Config:
         ConfigError: No such file, not TOML, an unknown key or an impossible value.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+    return parse_config(text, str(path))
+
+
+def parse_config(text: str, name: str) -> Config:
+    """Read the text of a TOML file; what it does not name keeps its default.
+
+    Args:
+        text: The text.
+        name: What it is called in messages.
+
+    Raises:
+        ConfigError: Not TOML, an unknown key or an impossible value.
+    """
     try:
-        return make_config(data)
+        return make_config(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name} is not TOML: {error}") from error
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{name}: {error}") from error
 
 
 def make_config(data: Mapping[str, Any]) -> Config:
@@ -284,8 +303,13 @@ def make_record(kind: type, table: object) -> Any:
 def check_known(given: Iterable[str], known: Iterable[str], word: str) -> None:
     """Refuse names that are not known, with the nearest that is.
 
+    Args:
+        given: What a file or a caller names.
+        known: What there is.
+        word: What a name is, for the message: a key, a section.
+
     Raises:
-        ConfigError: One is not known.
+        ConfigError: A name is not known.
     """
     known = list(known)
     for name in given:
@@ -326,5 +350,14 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, (int, float)):
         return repr(value)
+    return write_text(str(value))
+
+
+def write_text(text: str) -> str:
+    """Write text as TOML, in quotes.
+
+    Args:
+        text: Anything.
+    """
     # JSON allows a bare DEL inside a string, TOML does not.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -5,8 +5,7 @@ One row is one radiograph, or one study that has none. Null means *does not appl
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -140,14 +139,31 @@ def describe_schema() -> str:
     return "\n".join(lines) + "\n"
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read the rows of one shard.
+def read_rows(path: Any) -> list[Row]:
+    """Read the rows of one shard, here or in a store.
+
+    Args:
+        path: Path, or a path of a store.
+
+    Raises:
+        ManifestError: The file is no shard of this schema version.
+    """
+    return read_table(path).to_pylist()
+
+
+def read_table(path: Any, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one shard, here or in a store.
+
+    Args:
+        path: Path, or a path of a store.
+        columns: Which columns; all by default.
 
     Raises:
         ManifestError: The file is no shard of this schema version.
     """
     try:
-        table = pq.read_table(path)
+        with path.open("rb") as file:
+            table = pq.read_table(file, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise ManifestError(
             f"{path} cannot be read as Parquet ({error}); delete it and its .stats.json, and run "
@@ -159,4 +175,4 @@ def read_rows(path: Path) -> list[Row]:
             f"{path} has schema version {found}, wanted {SCHEMA_VERSION}; use the drrgen that "
             "wrote it, or another output folder"
         )
-    return table.to_pylist()
+    return table

@@ -50,7 +50,14 @@ def test_every_module_of_the_tree_is_in_the_wheel(wheel: zipfile.ZipFile) -> Non
 def test_the_data_and_the_marks_of_the_typed_are_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     wanted = {f"{package}/py.typed" for package in PACKAGES}
     wanted |= {"drrgen/__init__.pyi", "drrgen/physics/tables/mass_attenuation.csv"}
+    page = "drrgen_pipelines/gallery_page"
+    wanted |= {f"{page}/page.html", f"{page}/page.css", f"{page}/page.js"}
     assert wanted <= set(wheel.namelist())
+
+
+def test_every_recipe_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    recipes = {f"drrgen_pipelines/recipes/{p.name}" for p in (ROOT / "pipelines/recipes").iterdir()}
+    assert len(recipes) > 5 and recipes <= set(wheel.namelist())
 
 
 def test_the_wheel_has_one_version_one_command_and_the_licence(wheel: zipfile.ZipFile) -> None:

@@ -4,13 +4,18 @@ from typing import Annotated
 
 import typer
 
+from drrgen.cli.build import build
 from drrgen.cli.check import check
 from drrgen.cli.compare import compare
 from drrgen.cli.config import show_config
 from drrgen.cli.console import read_version, stdout
 from drrgen.cli.doctor import show_doctor
+from drrgen.cli.export import export
+from drrgen.cli.gallery import gallery
 from drrgen.cli.info import show_info
+from drrgen.cli.plan import append, plan
 from drrgen.cli.render import render
+from drrgen.cli.shards import merge, run, status
 
 app = typer.Typer(
     name="drrgen",
@@ -40,9 +45,17 @@ def _main(
 
 
 app.command("render")(render)
+app.command("build")(build)
+app.command("plan")(plan)
+app.command("run")(run)
+app.command("merge")(merge)
+app.command("append")(append)
+app.command("status")(status)
 app.command("info")(show_info)
 app.command("check")(check)
 app.command("compare")(compare)
+app.command("gallery")(gallery)
+app.command("export")(export)
 app.command("config")(show_config)
 app.command("doctor")(show_doctor)
 

@@ -1,27 +1,27 @@
 """``drrgen render``: a folder of CT in, radiographs and a manifest out."""
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from drrgen.choices import AcquisitionName, Display, Engine, Framing, ImageFormat, View
-from drrgen.cli.console import ExitCode, exit_on_error, set_up_logging, stderr
-from drrgen.config import Config, RunConfig, read_config, with_overrides
+from drrgen.cli.console import exit_on_error, set_up_logging, stderr
+from drrgen.cli.running import describe_plan, report, show
+from drrgen.config import Config, RenderConfig, RunConfig, read_config, with_overrides
 
 if TYPE_CHECKING:
     from drrgen_pipelines.build import Build
-
-    from drrgen.jobs.runner import Progress
+    from drrgen_pipelines.recipe import Recipe
 
 _RENDER_KEYS = (
     "dataset", "series", "view", "size", "pitch_mm", "framing", "acquisition", "display", "sid_mm",
     "sod_mm", "rotation_deg", "isocenter", "kvp", "kev", "dose_ugy", "keep_table", "seed",
     "views_per_ct", "pairs", "format",
 )  # fmt: skip
-_RUN_KEYS = ("engine", "device", "workers", "timeout_s", "cluster", "site")
+RUN_KEYS = ("engine", "device", "workers", "timeout_s", "cluster", "site")
 
 
 def parse_view(word: str) -> View:
@@ -37,7 +37,9 @@ def render(
     ct_dir: Annotated[
         str, typer.Option(help="Folder, file or glob of CT: DICOM, NIfTI, NRRD, MetaImage, npz.")
     ],
-    out: Annotated[Path, typer.Option(help="Output folder; continued when it is there already.")],
+    out: Annotated[
+        str, typer.Option(help="Output folder or URL; continued when it is there already.")
+    ],
     view: Annotated[
         list[View] | None,
         typer.Option(parser=parse_view, metavar="[PA|AP|LL|RL]", help="Repeatable; PA and LL."),
@@ -119,6 +121,9 @@ def render(
         Path | None, typer.Option(help="Settings as TOML (see drrgen config); options beat it.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew.")] = False,
+    retry_refused: Annotated[
+        bool, typer.Option("--retry-refused", help="Also try again what was refused before.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Say what would be done, print the job; do nothing."),
@@ -135,31 +140,64 @@ def render(
     Example: drrgen render --ct-dir CT --out CXR --view PA --view LL
     """
     with exit_on_error():
-        set_up_logging(-1 if quiet else verbose, log_file)
-        options = ctx.params | {"format": image_format, "pairs": pairs and pairs.split(",")}
-        settings = _merge(read_config(config) if config else Config(), options)
-        from drrgen_pipelines.build import plan_build, run_build
-
-        salt_path = salt_file or _find_own_salt(quiet=quiet)
-        build = plan_build(
-            ct_dir, out, settings, salt_file=salt_path, make_salt=salt_file is None, limit=limit,
-            mask=mask, overwrite=overwrite,
-        )  # fmt: skip
-        _say_plan(build, quiet=quiet and not dry_run)
-        if dry_run:
-            _show_job(settings.run)
-            return
-        for _ in _show(run_build(build), build, hidden=quiet):
-            pass
-        raise typer.Exit(_report(build, quiet=quiet))
+        make_dataset(ctx.params)
 
 
-def _merge(settings: Config, options: dict[str, object]) -> Config:
-    """Let the options that were given beat the file."""
-    chosen = {key: value for key in _RENDER_KEYS if (value := options[key]) not in (None, (), [])}
+def make_dataset(options: Mapping[str, Any]) -> None:
+    """Do what ``render`` and ``build`` have in common, which is nearly all.
+
+    Args:
+        options: Those of ``render``; with those of ``build``, under ``tables``, what it reads.
+    """
+    from drrgen_pipelines.build import forecast_build, run_build
+
+    build = find_dataset(options)
+    quiet = bool(options["quiet"])
+    if options["dry_run"]:
+        ahead = forecast_build(build)
+        stderr.print(describe_plan(build, todo=ahead.todo, kept=ahead.kept))
+        show_job(build.config.run)
+        return
+    steps = run_build(build, retry_refused=options["retry_refused"])
+    show(steps, quiet=quiet, head=partial(describe_plan, build))
+    raise typer.Exit(report(build.out, quiet=quiet))
+
+
+def find_dataset(options: Mapping[str, Any]) -> "Build":
+    """Find what there is to do; see ``make_dataset``."""
+    quiet = bool(options["quiet"])
+    set_up_logging(-1 if quiet else options["verbose"], _path(options, "log_file"))
+    from drrgen_pipelines.build import find_build
+    from drrgen_pipelines.sources import Sources
+
+    from drrgen.io.stores import open_place
+
+    config = _path(options, "config")
+    sources = Sources(ct=options["ct_dir"], **options.get("tables", {}))
+    settings = _merge(read_config(config) if config else Config(), options, sources.recipe)
+    salt_file = _path(options, "salt_file")
+    return find_build(
+        sources, open_place(options["out"]), settings,
+        salt_file=salt_file or find_own_salt(quiet=quiet), make_salt=salt_file is None,
+        limit=options["limit"], mask=_path(options, "mask"), overwrite=options["overwrite"],
+    )  # fmt: skip
+
+
+def _path(options: Mapping[str, Any], key: str) -> Path | None:
+    """Take an option that names a file."""
+    return Path(options[key]) if options[key] is not None else None
+
+
+def _merge(settings: Config, options: Mapping[str, Any], recipe: "Recipe | None") -> Config:
+    """Let the options that were given beat the file; the data set is called as its recipe says."""
+    pairs = options["pairs"]
+    given = {**options, "format": options["image_format"], "pairs": pairs and pairs.split(",")}
+    chosen = {key: value for key in _RENDER_KEYS if (value := given[key]) not in (None, (), [])}
     if options["mask"] is not None:
         chosen["mask"] = True
-    running = {key: options[key] for key in _RUN_KEYS}
+    if recipe is not None and settings.render.dataset == RenderConfig().dataset:
+        chosen.setdefault("dataset", recipe.recipe.dataset)
+    running = {key: options[key] for key in RUN_KEYS}
     return Config(
         render=with_overrides(settings.render, chosen),
         augment=settings.augment,
@@ -167,7 +205,7 @@ def _merge(settings: Config, options: dict[str, object]) -> Config:
     )
 
 
-def _find_own_salt(*, quiet: bool) -> Path:
+def find_own_salt(*, quiet: bool) -> Path:
     """Name the user's own salt file, and say so when it is about to be made."""
     path = Path(typer.get_app_dir("drrgen")) / "salt.txt"
     if not path.exists() and not quiet:
@@ -175,41 +213,10 @@ def _find_own_salt(*, quiet: bool) -> Path:
     return path
 
 
-def _say_plan(build: "Build", *, quiet: bool) -> None:
-    """Say what is going to happen."""
-    if not quiet:
-        stderr.print(build.summary)
-
-
-def _show_job(run: RunConfig) -> None:
+def show_job(run: RunConfig) -> None:
     """Print the job script or the manifest that would be submitted, where one would be."""
     from drrgen.jobs.cluster import describe_cluster
     from drrgen.jobs.sites import read_cluster
 
     if text := describe_cluster(read_cluster(run), run.workers):
         typer.echo(text)
-
-
-def _show(progress: Iterator["Progress"], build: "Build", *, hidden: bool) -> Iterator["Progress"]:
-    """Draw a bar with rate, time left and failures while the work goes on."""
-    from tqdm import tqdm
-
-    with tqdm(
-        total=len(build.plan.todo), unit="CT", file=sys.stderr, disable=hidden, mininterval=0.5
-    ) as bar:
-        for step in progress:
-            bar.update(step.done - bar.n)
-            bar.set_postfix(refused=step.refused, failed=step.failed, refresh=False)
-            yield step
-
-
-def _report(build: "Build", *, quiet: bool) -> ExitCode:
-    """Say how it ended; print the output's main files; choose the exit code."""
-    from drrgen_pipelines.build import read_totals
-
-    totals = read_totals(build.out)
-    if not quiet:
-        stderr.print(totals.summary)
-    for path in totals.results:
-        typer.echo(str(path))
-    return ExitCode.SOME_FAILED if totals.refused or totals.failed else ExitCode.DONE

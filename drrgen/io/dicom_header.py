@@ -20,11 +20,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from drrgen.io.stores import Place
 
 DECODE_ERRORS = (ValueError, AttributeError, NotImplementedError, RuntimeError, KeyError,
                  TypeError, IndexError, ArithmeticError, struct.error)  # fmt: skip
@@ -60,6 +62,7 @@ class SliceHeader:
         patient: PatientID.
         study_uid: StudyInstanceUID.
         series_uid: SeriesInstanceUID.
+        accession: AccessionNumber.
         instance: What one multi-frame volume has in common: ConcatenationUID or SOPInstanceUID.
         frames: NumberOfFrames.
         frame: Which of them this is.
@@ -89,7 +92,7 @@ class SliceHeader:
         lossy: LossyImageCompression.
     """
 
-    path: Path
+    path: Place
     n_bytes: int
     mtime_ns: int
     syntax: str
@@ -101,6 +104,7 @@ class SliceHeader:
     patient: str
     study_uid: str
     series_uid: str
+    accession: str
     instance: str
     frames: int
     frame: int
@@ -129,10 +133,16 @@ class SliceHeader:
     rescale_type: str
     lossy: bool
 
+    @property
+    def here(self) -> Path:
+        """The file as one on this machine, which is where slices are read."""
+        return cast("Path", self.path)
+
 
 _TEXT = {
     0x00080008: "ImageType", 0x00080016: "SOPClassUID", 0x00080018: "SOPInstanceUID",
-    0x00080033: "ContentTime", 0x00080060: "Modality", 0x00100020: "PatientID",
+    0x00080033: "ContentTime", 0x00080050: "AccessionNumber", 0x00080060: "Modality",
+    0x00100020: "PatientID",
     0x00180050: "SliceThickness", 0x00181210: "ConvolutionKernel",
     0x00209241: "NominalPercentageOfCardiacPhase", 0x0020000D: "StudyInstanceUID",
     0x0020000E: "SeriesInstanceUID", 0x00200012: "AcquisitionNumber",
@@ -394,7 +404,7 @@ def _make_header(
         sop_class=text("SOPClassUID"), modality=text("Modality"),
         image_type=_share(tuple(text("ImageType").upper().split("\\"))),
         patient=text("PatientID"), study_uid=text("StudyInstanceUID"),
-        series_uid=text("SeriesInstanceUID"),
+        series_uid=text("SeriesInstanceUID"), accession=text("AccessionNumber"),
         instance=str(values.get("ConcatenationUID") or values.get("SOPInstanceUID", ""))
         if "NumberOfFrames" in values else "",
         frames=int(min(max(frames or 0, 0), _MAX_FRAMES)), frame=0,

@@ -1,10 +1,13 @@
 """What a search for CT finds: the files of each CT, and what was left aside."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from drrgen.choices import CTFormat
+from drrgen.io.stores import Place, open_place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,22 +25,49 @@ class CTFiles:
         patient: PatientID of DICOM; None where the format names no patient.
         study_uid: StudyInstanceUID of DICOM; None elsewhere.
         series_uid: SeriesInstanceUID of DICOM, which several CT may share; None elsewhere.
+        accession: AccessionNumber of DICOM; None elsewhere.
         rank: The higher, the better this series stands for its study.
         warnings: What was noticed when the files were sorted, one short word each.
         n_broken: Files beside these that are empty or broken and would seem to be part of them.
     """
 
     ct_format: CTFormat
-    paths: tuple[Path, ...]
+    paths: tuple[Place, ...]
     name: str
     n_bytes: int
     mtime_ns: int
     patient: str | None = None
     study_uid: str | None = None
     series_uid: str | None = None
+    accession: str | None = None
     rank: tuple[float, ...] = ()
     warnings: tuple[str, ...] = ()
     n_broken: int = 0
+
+    @property
+    def here(self) -> tuple[Path, ...]:
+        """The files as those on this machine, which readers take; see ``volumes.stage_ct``."""
+        return tuple(path for path in self.paths if isinstance(path, Path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe it in text, whole numbers, lists and None, so that JSON holds it exactly."""
+        return asdict(self) | {
+            "ct_format": self.ct_format.value,
+            "paths": list(map(str, self.paths)),
+            "rank": list(map(repr, self.rank)),  # JSON has no infinity
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "CTFiles":
+        """Read what ``to_dict`` wrote."""
+        return cls(**{
+            **data,
+            "ct_format": CTFormat(data["ct_format"]),
+            "paths": tuple(map(open_place, data["paths"])),
+            "rank": tuple(map(float, data["rank"])),
+            "warnings": tuple(data["warnings"]),
+        })  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +81,6 @@ class Listing:
             ``secondary``, ``other_series`` and the like.
     """
 
-    root: Path
+    root: Place
     found: tuple[CTFiles, ...]
     ignored: Counter[str] = field(default_factory=Counter)

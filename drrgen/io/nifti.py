@@ -7,9 +7,11 @@ Source: nifti1.h and nifti2.h of the NIfTI Data Format Working Group (field offs
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Shaped
 
 from drrgen.choices import CTFormat, HuSource
 from drrgen.errors import Reason, VolumeError
@@ -63,6 +65,29 @@ _V2 = np.dtype({
 })  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NiftiContent:
+    """What a NIfTI file holds, before its values become HU.
+
+    Attributes:
+        stored: Values as the file holds them.
+        slope: What the header multiplies them by; 1 where it has no scale.
+        intercept: What the header adds; 0 where it has no scale.
+        patient_from_voxel: Voxel index to patient LPS [mm]; None where the header tells none.
+        n_bytes: Size of the file [bytes].
+        sha256: Digest of the file.
+        warnings: What was noticed, one short word each.
+    """
+
+    stored: Shaped[np.ndarray, "z y x"]
+    slope: float
+    intercept: float
+    patient_from_voxel: Matrix4 | None
+    n_bytes: int
+    sha256: str
+    warnings: tuple[str, ...]
+
+
 def read_nifti(files: CTFiles) -> CTVolume:
     """Read a CT from a .nii or .nii.gz file.
 
@@ -75,7 +100,35 @@ def read_nifti(files: CTFiles) -> CTVolume:
         VolumeError: Truncated, no orientation, not one 3-D image, or an absurd header.
         OSError: The file cannot be read.
     """
-    path = files.paths[0]
+    path = files.here[0]
+    found = read_content(path)
+    if found.patient_from_voxel is None:
+        raise _refuse(
+            Reason.NO_ORIENTATION, path, "found neither sform nor qform, wanted one of them"
+        )
+    hu, words = to_hu(found.stored, slope=found.slope, intercept=found.intercept)
+    words = found.warnings + words + clean_hu(hu)
+    scaled = (found.slope, found.intercept) != (1.0, 0.0)
+    source = CTSource(
+        ct_format=CTFormat.NIFTI,
+        hu_source=HuSource.HEADER if scaled else HuSource.ASSUMED,
+        n_bytes=found.n_bytes,
+        sha256=found.sha256,
+        warnings=words,
+    )
+    return CTVolume(hu=hu, patient_from_voxel=found.patient_from_voxel, source=source)
+
+
+def read_content(path: Path) -> NiftiContent:
+    """Read stored values and header of a .nii or .nii.gz file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        VolumeError: Truncated, not one 3-D image, or an absurd header.
+        OSError: The file cannot be read.
+    """
     with ThreadPoolExecutor(1) as pool, open_regular(path) as file:
         n_bytes = path.stat().st_size
         packed = file.read(2) == _GZIP_MAGIC
@@ -92,18 +145,10 @@ def read_nifti(files: CTFiles) -> CTVolume:
         _skip_to_voxels(stream, header, path)
         stored = read_voxels(stream, shape_xyz[::-1], kind, path)
         words += check_end(stream, path, spare=min(SPARE_BYTES, stored[0].nbytes - 1))
-        hu, hu_words = to_hu(stored, slope=slope, intercept=intercept)
-        del stored
-        words += hu_words + clean_hu(hu)
-        scaled = (slope, intercept) != (1.0, 0.0)
-        source = CTSource(
-            ct_format=CTFormat.NIFTI,
-            hu_source=HuSource.HEADER if scaled else HuSource.ASSUMED,
-            n_bytes=n_bytes,
-            sha256=digest.result(),
-            warnings=words,
-        )
-    return CTVolume(hu=hu, patient_from_voxel=affine, source=source)
+        return NiftiContent(
+            stored=stored, slope=slope, intercept=intercept, patient_from_voxel=affine,
+            n_bytes=n_bytes, sha256=digest.result(), warnings=words,
+        )  # fmt: skip
 
 
 def is_nifti_pair(path: Path) -> bool:
@@ -202,8 +247,8 @@ def _find_scale(header: np.void, path: Path) -> tuple[float, float]:
 
 def _find_affine(
     header: np.void, shape_xyz: tuple[int, int, int], path: Path
-) -> tuple[Matrix4, tuple[str, ...]]:
-    """Find voxel to patient LPS; sform first, then qform, and never a guess."""
+) -> tuple[Matrix4 | None, tuple[str, ...]]:
+    """Find voxel to patient LPS; sform first, then qform, and never a guess: else None."""
     unit = int(header["units"]) & _SPACE_UNIT_BITS
     if unit not in _MM_PER_UNIT:
         raise _refuse(Reason.METADATA_MISSING, path, f"found unit code {unit}, wanted millimetres")
@@ -220,9 +265,7 @@ def _find_affine(
                 raise
             forms.append(np.full((4, 4), np.nan))  # differs from any sform
     if not forms:
-        raise _refuse(
-            Reason.NO_ORIENTATION, path, "found neither sform nor qform, wanted one of them"
-        )
+        return None, ()
     # Signs and units row by row: a matrix product would spread an infinity.
     matrices = [np.diag(_LPS_FROM_RAS @ to_mm)[:, None] * form for form in forms]
     matrix, words = settle_grid(matrices[0], shape_xyz, path)

@@ -8,8 +8,9 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float16
@@ -43,6 +44,22 @@ class MaskFiles:
     table: Path | None
     n_bytes: int
     mtime_ns: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe it in text, whole numbers, lists and None, so that JSON holds it exactly."""
+        return asdict(self) | {
+            "paths": list(map(str, self.paths)),
+            "table": str(self.table) if self.table else None,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "MaskFiles":
+        """Read what ``to_dict`` wrote."""
+        return cls(**{
+            **data,
+            "paths": tuple(map(Path, data["paths"])),
+            "table": Path(data["table"]) if data["table"] else None,
+        })  # fmt: skip
 
 
 def find_mask(root: Path, name: str) -> MaskFiles | None:

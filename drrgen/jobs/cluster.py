@@ -25,6 +25,7 @@ from distributed.system import MEMORY_LIMIT
 
 from drrgen.choices import ClusterKind
 from drrgen.errors import EngineError
+from drrgen.io.stores import Place
 from drrgen.jobs.cuda import find_cards, open_cuda
 from drrgen.jobs.kubernetes import open_kubernetes, write_manifest
 from drrgen.jobs.sites import Cluster, TcpSite
@@ -131,13 +132,13 @@ def describe_cluster(cluster: Cluster, workers: int | None = None) -> str:
 
 @contextmanager
 def open_cluster(
-    task: Task, cluster: Cluster | int, workers: int | None = None, n_items: int = 2**31
+    task: Task, cluster: Cluster, workers: int | None = None, n_items: int = 2**31
 ) -> Iterator[Fleet]:
     """Start or join workers that are ready for the task; end them in the end, if they are ours.
 
     Args:
         task: What they will do.
-        cluster: Where they are; a number is so many on this machine.
+        cluster: Where they are.
         workers: How many the user asked for; None leaves it to the machine or the site.
         n_items: Items to do, for no more workers than that are started.
 
@@ -146,8 +147,6 @@ def open_cluster(
             task.
         ConfigError: The site file does not fit.
     """
-    if isinstance(cluster, int):
-        workers, cluster = cluster, Cluster()
     local = cluster.kind is ClusterKind.LOCAL
     settings = {
         # An item on a lost worker is tried again by us, alone, so that the culprit is known.
@@ -168,7 +167,7 @@ def open_cluster(
 
 
 def work_on_cluster(
-    fleet: Fleet, task: Task, jobs: Iterable[Job], out: Path, *, timeout_s: float,
+    fleet: Fleet, task: Task, jobs: Iterable[Job], out: Place, *, timeout_s: float,
     suspects: Sequence[Job] = (),
 ) -> Iterator[Done]:  # fmt: skip
     """Do items on the workers, in any order.
@@ -219,7 +218,7 @@ class _Doing:
 
     fleet: Fleet
     task: Task
-    out: Path
+    out: Place
     timeout_s: float
 
 
@@ -320,9 +319,9 @@ def _submit(doing: _Doing, job: Job) -> Any:
     )  # fmt: skip
 
 
-def _work(task: Task, job: Job, out: Path, timeout_s: float) -> Done:
+def _work(task: Task, job: Job, out: Place, timeout_s: float) -> Done:
     """Do an item in a worker."""
-    if isinstance(out, os.PathLike) and not Path(out).is_dir():
+    if isinstance(out, Path) and not out.is_dir():
         raise FileNotFoundError(
             f"the worker on {platform.node()} does not see the output folder {out}; put it where "
             "all machines see it under the same name, or into an object store"
@@ -400,7 +399,7 @@ def _open_local(workers: int) -> Iterator[Client]:
             threads_per_worker=1,
             processes=True,
             memory_limit=int(MEMORY_LIMIT * MEMORY_SHARE / workers),
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port; without one it takes 8787
             silence_logs="CRITICAL",  # lost workers are told by us, once, with the study's name
         ) as cluster,
         Client(cluster) as client,

@@ -1,31 +1,45 @@
 """Run a task over many items, and go on where an earlier run stopped.
 
 A handful of items is done in this process, more in worker processes. What is finished is
-journalled at once, so that a kill at any moment costs the items in flight and nothing else.
+journalled at once, so that a kill at any moment costs the items in flight and nothing else. Parts
+are taken one after the other, so that no more than the parts in work are in memory.
 """
 
-import fcntl
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Set
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from drrgen.errors import ManifestError, Status
 from drrgen.io.atomic import remove_partials
+from drrgen.io.stores import Place, is_private, list_files, list_names
+from drrgen.jobs.events import EventLog, log_events
+from drrgen.jobs.locks import lock_shard, lock_whole
+from drrgen.jobs.plan import (
+    PART_ITEMS,
+    find_plan,
+    read_head,
+    read_identities,
+    read_items,
+    remove_plan,
+    write_plan,
+)
 from drrgen.jobs.shards import (
-    Entry,
-    describe_item,
+    find_journal,
+    find_numbers,
     read_marker,
     read_outcomes,
-    read_plan,
+    read_stats,
     remove_output,
     write_part,
-    write_plan,
+    write_stats,
     write_summary,
 )
-from drrgen.jobs.task import Item, Task
-from drrgen.jobs.work import Done, Job, read_trace, work
+from drrgen.jobs.sites import Cluster
+from drrgen.jobs.task import Identity, Item, Task
+from drrgen.jobs.work import Done, Job, work
 
 HANDFUL = 4  # starting workers takes longer than doing so few
 TIMEOUT_S = 1800.0  # of an item in a worker, when nothing else is said
@@ -33,25 +47,21 @@ TIMEOUT_S = 1800.0  # of an item in a worker, when nothing else is said
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a run has come: items, not rows."""
+    """How far a run has come: items, not rows.
+
+    Attributes:
+        done: Done by this run.
+        total: What this run has to do.
+        kept: What was there already.
+        refused: Refused, of those done.
+        failed: Failed, of those done.
+    """
 
     done: int
     total: int
+    kept: int
     refused: int
     failed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a run would do.
-
-    Attributes:
-        todo: Items to do: new, changed, failed before, or lost with a file or a broken part.
-        kept: Items that are there already.
-    """
-
-    todo: tuple[Item, ...]
-    kept: tuple[Item, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,163 +71,400 @@ class Means:
     Attributes:
         workers: Processes; None takes as many as cores and memory allow, and none for a handful.
         timeout_s: Time limit of an item [s]; None is half an hour in a worker, and none here.
+        retry_refused: Also try again what was refused.
+        cluster: Where the workers are; None is this machine.
     """
 
     workers: int | None = None
     timeout_s: float | None = None
+    retry_refused: bool = False
+    cluster: Cluster | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing asks for workers."""
+        return self.workers is None and self.timeout_s is None and self.cluster is None
 
 
-def make_plan(task: Task, items: Sequence[Item], out: Path, *, overwrite: bool = False) -> Plan:
-    """Find what is to be done; writes nothing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a run would do.
+
+    Attributes:
+        todo: Items to do: new, changed, failed before, or lost with a file or a broken part.
+        kept: Items that are there already.
+        todo_bytes: Size of the inputs of those to do [bytes].
+    """
+
+    todo: int
+    kept: int
+    todo_bytes: int
+
+
+def forecast(task: Task, items: Iterable[Item], out: Place, *, overwrite: bool = False) -> Forecast:
+    """Find how much is to be done; writes nothing.
 
     Raises:
         ManifestError: The output was made with other settings, and is not to be overwritten.
     """
-    fingerprint, entries = (None, {}) if overwrite else read_plan(out)
-    if fingerprint not in (None, task.fingerprint):
-        raise ManifestError(
-            f"{out} was made with other settings (fingerprint {fingerprint}, now "
-            f"{task.fingerprint}); use --overwrite to start anew, or another output folder"
-        )
-    finished = _find_finished(out, entries)
-    kept = tuple(
-        item
-        for item in items
-        if item.key in finished and _is_unchanged(item, entries[item.key], task)
-    )
-    settled = {item.key for item in kept}
-    return Plan(todo=tuple(item for item in items if item.key not in settled), kept=kept)
+    records: dict[str, dict[str, Any]] = {}
+    if not overwrite:
+        check_settings(task, out)
+        for part in find_numbers(out):
+            records |= _read_records(out, part, read_marker(out, part))
+    todo = kept = todo_bytes = 0
+    for item in items:
+        if _is_settled(item.key, item.identity, records, retry_refused=False) or (
+            _is_touched(item, records) and records[item.key]["digest"] == task.digest(item)
+        ):
+            kept += 1
+        else:
+            todo += 1
+            todo_bytes += item.n_bytes
+    return Forecast(todo=todo, kept=kept, todo_bytes=todo_bytes)
+
+
+def plan(
+    task: Task,
+    items: Iterable[Item],
+    out: Place,
+    *,
+    part_size: int = PART_ITEMS,
+    overwrite: bool = False,
+    keep_others: bool = False,
+) -> None:
+    """Write down what is to be done, for this process or for shards on other machines.
+
+    Args:
+        task: The work.
+        items: All items, taken one by one; rows of items that are gone are kept.
+        out: Output folder.
+        part_size: Items in one new part of the manifest.
+        overwrite: Start anew.
+        keep_others: These are additions; items that are not among them stay in the plan.
+
+    Raises:
+        ManifestError: Other settings, a broken plan, or another drrgen writes there now.
+        OSError: The plan cannot be written.
+    """
+    with lock_whole(out):
+        _plan(task, items, out, part_size, overwrite=overwrite, keep_others=keep_others)
 
 
 def run(
     task: Task,
-    items: Sequence[Item],
-    out: Path,
+    items: Iterable[Item],
+    out: Place,
     *,
-    part_size: int = 64,
+    part_size: int = PART_ITEMS,
     overwrite: bool = False,
+    keep_others: bool = False,
     means: Means | None = None,
 ) -> Iterator[Progress]:
-    """Do what is left to do, and write every part as soon as its items are done.
+    """Plan, do what is left to do, and write the summary.
 
     Args:
         task: The work.
-        items: All items, done or not; rows of items that are gone are kept.
+        items: All items, done or not, taken one by one; rows of items that are gone are kept.
         out: Output folder.
-        part_size: Items in one part of the manifest.
+        part_size: Items in one new part of the manifest.
         overwrite: Start anew.
+        keep_others: These are additions; items that are not among them stay in the plan.
         means: Processes and time limit.
 
+    Yields:
+        How far it has come: once before the first item, then after every item.
+
     Raises:
-        ManifestError: Other settings, or another drrgen writes there now.
+        ManifestError: Other settings, a broken plan, or another drrgen writes there now.
         OSError: The output cannot be written; nothing half written stays.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with _lock(out):
-        plan = make_plan(task, items, out, overwrite=overwrite)
-        if overwrite:
-            remove_output(out)
+    with lock_whole(out):
+        _plan(task, items, out, part_size, overwrite=overwrite, keep_others=keep_others)
         remove_partials(out)
-        _, entries = read_plan(out)
-        _assign(plan.todo, entries, part_size)
-        write_plan(out, task.fingerprint, entries)
-        jobs = [Job(item=item, part=entries[item.key].part) for item in plan.todo]
-        yield from _run_jobs(task, jobs, out, entries, means or Means())
-        for item in plan.kept:  # touched, but the same: not to be digested again
-            entry = entries[item.key]
-            entries[item.key] = describe_item(item, entry.part, entry.digest)
-        write_plan(out, task.fingerprint, entries)
-        write_summary(out, task.fingerprint, sorted({e.part for e in entries.values()}))
+        yield from _run_parts(task, out, list(range(_count_parts(out))), means or Means())
+        _summarise(task, out)
 
 
-def _run_jobs(
-    task: Task, jobs: Sequence[Job], out: Path, entries: dict[str, Entry], means: Means
+def run_shard(
+    task: Task, out: Place, index: int, count: int, means: Means | None = None
 ) -> Iterator[Progress]:
-    """Do the jobs, and write a part when the last of its jobs is done."""
-    by_key = {job.item.key: job for job in jobs}
-    left = Counter(job.part for job in jobs)
-    # A run that was killed may have finished items of a part and not the part.
-    for part in {entry.part for entry in entries.values()} - left.keys():
-        if read_marker(out, part) is None:
-            write_part(out, part, read_outcomes(out, part), task)
+    """Do one share of what was planned; other machines may do the others at the same time.
+
+    Args:
+        task: The work.
+        out: Output folder.
+        index: Which share, from 0.
+        count: Of how many.
+        means: Processes and time limit.
+
+    Yields:
+        How far it has come, as ``run`` does.
+
+    Raises:
+        ManifestError: No plan, other settings, or another drrgen does this share now.
+        OSError: The output cannot be written.
+    """
+    _count_parts(out)
+    with lock_shard(out, index, count):
+        check_settings(task, out)
+        parts = list(range(index, _count_parts(out), count))
+        yield from _run_parts(task, out, parts, means or Means())
+
+
+def merge(task: Task, out: Place) -> None:
+    """Write the summary of an output whose shards are all done.
+
+    Raises:
+        ManifestError: A part is missing, or another drrgen writes there now.
+    """
+    with lock_whole(out):
+        remove_partials(out)
+        _summarise(task, out)
+
+
+def check_settings(task: Task, out: Place) -> None:
+    """Refuse to mix settings.
+
+    Raises:
+        ManifestError: The output was made with others.
+    """
+    head = read_head(out)
+    stats = next((s for n in find_numbers(out)[:1] if (s := read_stats(out, n))), None)
+    known = head.fingerprint if head else stats["fingerprint"] if stats else task.fingerprint
+    if known != task.fingerprint:
+        raise ManifestError(
+            f"{out} was made with other settings (fingerprint {known}, now {task.fingerprint}); "
+            "use --overwrite to start anew, or another output folder"
+        )
+
+
+def _plan(
+    task: Task, items: Iterable[Item], out: Place, part_size: int, *, overwrite: bool,
+    keep_others: bool,
+) -> None:  # fmt: skip
+    """Write the plan; the output is locked."""
+    if overwrite:
+        remove_plan(out)
+        remove_output(out)
+    check_settings(task, out)
+    homes: dict[str, int] = {}
+    if read_head(out) is None:
+        homes = {
+            key: part
+            for part in find_numbers(out)
+            for key in (read_stats(out, part) or {"items": {}})["items"]
+        }
+    write_plan(
+        out,
+        items,
+        fingerprint=task.fingerprint,
+        part_size=part_size,
+        homes=homes,
+        keep_others=keep_others,
+    )
+
+
+def _count_parts(out: Place) -> int:
+    """Read how many parts were planned."""
+    head = read_head(out)
+    if head is None:
+        raise ManifestError(
+            f"there is no plan for {out} in {find_plan(out)}; make one with drrgen plan"
+        )
+    return head.parts
+
+
+def _summarise(task: Task, out: Place) -> None:
+    """Write ``manifest.json`` over all parts that hold anything."""
+    parts = [part for part in range(_count_parts(out)) if _holds_anything(out, part)]
+    write_summary(out, task.fingerprint, parts)
+
+
+def _holds_anything(out: Place, part: int) -> bool:
+    """Say whether a part is there, or should be."""
+    return read_stats(out, part) is not None or any(
+        listed for _, listed in read_identities(out, part).values()
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Survey:
+    """What is to be done in the parts of a run.
+
+    Attributes:
+        todo: Keys to do, by part.
+        suspects: Keys that were in work when a former run died.
+        kept: How many items are there already.
+        unwritten: Parts whose items are all done, and which are not written yet.
+    """
+
+    todo: dict[int, set[str]] = field(default_factory=dict)
+    suspects: set[str] = field(default_factory=set)
+    kept: int = 0
+    unwritten: tuple[int, ...] = ()
+
+
+def _run_parts(task: Task, out: Place, parts: list[int], means: Means) -> Iterator[Progress]:
+    """Do what is left in some parts, and write a part when the last of its items is done."""
+    survey = _survey(task, out, parts, means)
     status = Counter[str]()
-    for done in _do(task, jobs, out, means):
-        job = by_key[done.key]
-        entries[done.key] = describe_item(job.item, job.part, done.input_digest)
-        status[done.status] += 1
-        left[job.part] -= 1
-        if left[job.part] == 0:
-            write_part(out, job.part, read_outcomes(out, job.part), task)
-        yield Progress(
+    total = sum(map(len, survey.todo.values()))
+
+    def tell() -> Progress:
+        return Progress(
             done=status.total(),
-            total=len(jobs),
+            total=total,
+            kept=survey.kept,
             refused=status[Status.REFUSED],
             failed=status[Status.FAILED],
         )
 
+    with log_events(out) as events:
+        yield tell()
+        for part in survey.unwritten:
+            _finish(task, out, part, events)
+        left = {part: len(keys) for part, keys in survey.todo.items()}
+        with closing(_do(task, survey, out, means, total)) as finished:
+            for done in finished:
+                status[done.status] += 1
+                events.tell(
+                    "item", key=done.key, status=done.status, reason=done.reason,
+                    seconds=done.seconds, host=done.host,
+                )  # fmt: skip
+                left[done.part] -= 1
+                if left[done.part] == 0:
+                    _finish(task, out, done.part, events)
+                yield tell()
 
-def _do(task: Task, jobs: Sequence[Job], out: Path, means: Means) -> Iterator[Done]:
-    """Do the jobs here or in workers, part by part as far as it goes."""
-    order = sorted(jobs, key=lambda job: (job.part, job.item.key))
-    suspects = [job for job in order if read_trace(out, job)]
-    alone = means == Means() and len(order) <= HANDFUL and not suspects
-    if not order:
+
+def _finish(task: Task, out: Place, part: int, events: EventLog) -> None:
+    """Write a part whose items are all done."""
+    write_part(out, part, read_outcomes(out, part), task)
+    events.tell("part", part=part)
+
+
+def _survey(task: Task, out: Place, parts: list[int], means: Means) -> _Survey:
+    """Find what is to be done; remember of touched inputs that they have not changed."""
+    todo: dict[int, set[str]] = {}
+    suspects: set[str] = set()
+    kept, unwritten = 0, []
+    there = None if isinstance(out, Path) else _list_images(out)
+    for part in parts:
+        marker = read_marker(out, part)
+        records = _read_records(out, part, marker, there)
+        planned = {
+            key: identity
+            for key, (identity, listed) in read_identities(out, part).items()
+            if listed
+        }
+        open_keys = {
+            key
+            for key, identity in planned.items()
+            if not _is_settled(key, identity, records, retry_refused=means.retry_refused)
+        }
+        open_keys -= _settle_touched(task, out, part, open_keys, marker, records)
+        kept += len(planned) - len(open_keys)
+        if open_keys:
+            todo[part] = open_keys
+            traces = list_files(find_journal(out, part), "*.trace")
+            suspects |= {path.stem for path in traces} & open_keys
+        elif planned and (marker is None or _has_journal(out, part)):
+            unwritten.append(part)
+    return _Survey(todo=todo, suspects=suspects, kept=kept, unwritten=tuple(unwritten))
+
+
+def _has_journal(out: Place, part: int) -> bool:
+    """Say whether a part has outcomes that it does not hold yet."""
+    return bool(list_files(find_journal(out, part), "*.json"))
+
+
+def _list_images(out: Place) -> set[str]:
+    """List all pictures of a store at once, for asking one by one takes too long."""
+    return {f"images/{name}" for name in list_names(out / "images")}
+
+
+def _read_records(
+    out: Place, part: int, marker: dict[str, Any] | None, there: Set[str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Read what became of the items of a part, by key; those that lost a file are left out."""
+    records: dict[str, dict[str, Any]] = dict((marker or {"items": {}})["items"])
+    records |= {key: outcome.stats for key, outcome in read_outcomes(out, part).items()}
+
+    def is_there(name: str) -> bool:
+        return (out / name).is_file() if there is None else name in there
+
+    return {key: record for key, record in records.items() if all(map(is_there, record["files"]))}
+
+
+def _is_settled(
+    key: str, identity: Identity, records: dict[str, dict[str, Any]], *, retry_refused: bool
+) -> bool:
+    """Say whether an item is done, as it is now, and needs no second try."""
+    record = records.get(key)
+    if record is None or tuple(record["identity"]) != identity:
+        return False
+    again = {Status.FAILED, Status.REFUSED} if retry_refused else {Status.FAILED}
+    return record["status"] not in again
+
+
+def _is_touched(item: Item, records: dict[str, dict[str, Any]]) -> bool:
+    """Say whether only size or time of an input have changed, so that its content decides."""
+    record = records.get(item.key)
+    return (
+        record is not None
+        and record["status"] != Status.FAILED
+        and record["digest"] != ""
+        and record["identity"][2] == item.facts
+        and tuple(record["identity"]) != item.identity
+    )
+
+
+def _settle_touched(
+    task: Task, out: Place, part: int, keys: Set[str], marker: dict[str, Any] | None,
+    records: dict[str, dict[str, Any]],
+) -> set[str]:  # fmt: skip
+    """Find inputs that were touched and have not changed; let the marker know them as they are."""
+    if marker is None or not keys & records.keys():
+        return set()
+    touched = [item for item in read_items(out, part, keys) if _is_touched(item, records)]
+    same = [item for item in touched if task.digest(item) == records[item.key]["digest"]]
+    for item in same:
+        if item.key in marker["items"]:
+            marker["items"][item.key]["identity"] = list(item.identity)
+    if same:
+        write_stats(out, part, marker)
+    return {item.key for item in same if item.key in marker["items"]}
+
+
+def _do(
+    task: Task, survey: _Survey, out: Place, means: Means, total: int
+) -> Generator[Done, None, None]:
+    """Do the items here or in workers, part by part as far as it goes."""
+    if total == 0:
         return
-    if alone:
+    if (total <= HANDFUL and means.is_plain and not survey.suspects) or is_private(out):
         task.prepare()
-        for job in order:
+        for job in _list_jobs(out, survey.todo):
             yield work(task, job, out)
         return
-    from drrgen.jobs.cluster import count_workers, open_cluster, work_on_cluster
+    from drrgen.jobs.cluster import open_cluster, work_on_cluster
 
-    trusted = [job for job in order if job not in suspects]
-    with open_cluster(task, count_workers(len(order), means.workers)) as client:
+    suspects = {part: keys & survey.suspects for part, keys in survey.todo.items()}
+    trusted = {part: keys - survey.suspects for part, keys in survey.todo.items()}
+    with open_cluster(task, means.cluster or Cluster(), means.workers, total) as fleet:
         yield from work_on_cluster(
-            client, task, trusted, out, timeout_s=means.timeout_s or TIMEOUT_S, suspects=suspects
+            fleet,
+            task,
+            _list_jobs(out, trusted),
+            out,
+            timeout_s=means.timeout_s or TIMEOUT_S,
+            suspects=list(_list_jobs(out, suspects)),
         )
 
 
-def _find_finished(out: Path, entries: dict[str, Entry]) -> set[str]:
-    """Find the items that are done and need no second try: neither failed nor without a file."""
-    members: dict[int, list[str]] = defaultdict(list)
-    for key, entry in entries.items():
-        members[entry.part].append(key)
-    finished = set()
-    for part, keys in members.items():
-        marker = read_marker(out, part) or {"items": {}}
-        journal = {key: outcome.stats for key, outcome in read_outcomes(out, part).items()}
-        items = marker["items"] | journal
-        for key in items.keys() & set(keys):
-            item = items[key]
-            whole = all((out / name).is_file() for name in item["files"])
-            if item["status"] != Status.FAILED and whole:
-                finished.add(key)
-    return finished
-
-
-def _is_unchanged(item: Item, entry: Entry, task: Task) -> bool:
-    """Say whether an item's input is what it was: by size and time, else by its content."""
-    if (entry.n_bytes, entry.mtime_ns) == (item.n_bytes, item.mtime_ns):
-        return True
-    return entry.digest != "" and entry.digest == task.digest(item)
-
-
-def _assign(items: Sequence[Item], entries: dict[str, Entry], part_size: int) -> None:
-    """Give new items a part: always a new one, so that old parts do not move."""
-    fresh = sorted((item for item in items if item.key not in entries), key=lambda item: item.key)
-    first = max((entry.part for entry in entries.values()), default=-1) + 1
-    for i, item in enumerate(fresh):
-        entries[item.key] = describe_item(item, first + i // part_size, "")
-
-
-@contextmanager
-def _lock(out: Path) -> Iterator[None]:
-    """Keep a second drrgen out of this output."""
-    with (out / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ManifestError(
-                f"another drrgen is writing to {out}; wait for it, or use another output folder"
-            ) from error
-        yield
+def _list_jobs(out: Place, todo: dict[int, set[str]]) -> Iterator[Job]:
+    """Read the items to do, one part at a time."""
+    for part, keys in sorted(todo.items()):
+        for item in read_items(out, part, keys) if keys else ():
+            yield Job(item=item, part=part)

@@ -1,20 +1,18 @@
 """Parts of a manifest on disk: a journal while they grow, a marker once they are whole.
 
-    OUT/manifest/.plan.json               which item belongs to which part
     OUT/manifest/.open/part-N/KEY.trace   the item is in work, or its process died in it
     OUT/manifest/.open/part-N/KEY.json    outcome of a finished item, until its part is written
     OUT/manifest/part-N.parquet           the rows of a part
     OUT/manifest/part-N.stats.json        written last: the part is whole
     OUT/manifest.json                     the list of parts, and totals; nothing that varies by run
 
-Readers trust markers only.
+Readers trust markers only. The plan, which says who belongs to which part, is ``jobs.plan``.
 """
 
 import hashlib
 import io
 import json
 import platform
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -27,27 +25,12 @@ import pyarrow.parquet as pq
 
 from drrgen.errors import ManifestError, Status
 from drrgen.io.atomic import digest_file, write_bytes
-from drrgen.jobs.task import Item, Task
+from drrgen.io.stores import Place, list_files, remove_tree
+from drrgen.jobs.task import Identity, Task
 from drrgen.manifest import SCHEMA_VERSION, Row
 
+_PREFIX, _MARKER = "part-", ".stats.json"
 IGNORED = "ignored"  # status of an item that turned out to be no work
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """What the plan remembers of an item.
-
-    Attributes:
-        part: Number of its part.
-        n_bytes: Size of the input when it was done [bytes].
-        mtime_ns: Its time then [ns since 1970].
-        digest: Digest of its content then; empty when unknown.
-    """
-
-    part: int
-    n_bytes: int
-    mtime_ns: int
-    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +39,14 @@ class Outcome:
 
     Attributes:
         rows: Its rows; none for an item that is no work after all.
+        identity: What a listing knew of it then.
         files: SHA-256 of each file that was written, by its path under the output folder.
         seconds: How long it took [s].
         host: Machine it was done on.
     """
 
     rows: list[Row]
+    identity: Identity
     files: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     host: str = ""
@@ -74,54 +59,62 @@ class Outcome:
         return next((status.value for status in order if status in found), IGNORED)
 
     @property
-    def input_digest(self) -> str:
-        """Digest of the input, where the rows tell one."""
-        return next((row.get("ct_sha256") or "" for row in self.rows), "")
+    def reason(self) -> str | None:
+        """Why there is no result, where its rows say so."""
+        return next((row["reason"] for row in self.rows if row["reason"]), None)
 
     @property
     def stats(self) -> dict[str, Any]:
         """What the marker of a part keeps of it."""
-        return {"status": self.status, "files": self.files, "seconds": self.seconds,
-                "host": self.host}  # fmt: skip
+        return {
+            "status": self.status,
+            "reason": self.reason,
+            "identity": list(self.identity),
+            "digest": next((row.get("ct_sha256") or "" for row in self.rows), ""),
+            "files": self.files,
+            "seconds": self.seconds,
+            "host": self.host,
+        }
 
 
 def name_part(number: int) -> str:
     """Name a part."""
-    return f"part-{number:05d}"
+    return f"{_PREFIX}{number:05d}"
 
 
-def read_plan(out: Path) -> tuple[str | None, dict[str, Entry]]:
-    """Read the fingerprint and the entries of an output; None and nothing for a new one."""
-    path = out / "manifest" / ".plan.json"
-    if not path.exists():
-        return None, {}
+def find_numbers(out: Place) -> list[int]:
+    """Find the numbers of all parts that have a marker."""
+    markers = list_files(out / "manifest", f"{_PREFIX}*{_MARKER}")
+    return sorted(int(path.name.removeprefix(_PREFIX).removesuffix(_MARKER)) for path in markers)
+
+
+def read_stats(out: Place, number: int) -> dict[str, Any] | None:
+    """Read the marker of a part as it stands; None where there is none that can be read."""
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-        return plan["fingerprint"], {key: Entry(**e) for key, e in plan["entries"].items()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ManifestError(
-            f"{path} is broken; start anew with --overwrite, or use another output folder"
-        ) from error
-
-
-def write_plan(out: Path, fingerprint: str, entries: Mapping[str, Entry]) -> None:
-    """Write the plan."""
-    plan = {"fingerprint": fingerprint, "entries": {k: asdict(e) for k, e in entries.items()}}
-    write_bytes(out / "manifest" / ".plan.json", json.dumps(plan, sort_keys=True).encode())
-
-
-def read_marker(out: Path, number: int) -> dict[str, Any] | None:
-    """Read the marker of a part; None unless the part is whole and as the marker says."""
-    stem = out / "manifest" / name_part(number)
-    try:
-        marker: dict[str, Any] = json.loads(stem.with_suffix(".stats.json").read_text("utf-8"))
-        found = digest_file(stem.with_suffix(".parquet"))
+        path = out / "manifest" / f"{name_part(number)}{_MARKER}"
+        stats: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    return marker if marker.get("sha256") == found else None
+    return stats
 
 
-def write_part(out: Path, number: int, fresh: Mapping[str, Outcome], task: Task) -> None:
+def read_marker(out: Place, number: int) -> dict[str, Any] | None:
+    """Read the marker of a part; None unless the part is whole and as the marker says."""
+    marker = read_stats(out, number)
+    try:
+        found = digest_file(out / "manifest" / f"{name_part(number)}.parquet")
+    except OSError:
+        return None
+    return marker if marker is not None and marker.get("sha256") == found else None
+
+
+def write_stats(out: Place, number: int, stats: Mapping[str, Any]) -> None:
+    """Write the marker of a part."""
+    path = out / "manifest" / f"{name_part(number)}{_MARKER}"
+    write_bytes(path, json.dumps(stats, sort_keys=True).encode())
+
+
+def write_part(out: Place, number: int, fresh: Mapping[str, Outcome], task: Task) -> None:
     """Write a part, then its marker, then drop its journal.
 
     Args:
@@ -130,19 +123,21 @@ def write_part(out: Path, number: int, fresh: Mapping[str, Outcome], task: Task)
         fresh: Outcomes to put in; other items keep what the part held of them.
         task: Makes the table.
     """
-    stem = out / "manifest" / name_part(number)
+    path = out / "manifest" / f"{name_part(number)}.parquet"
     rows = [row for outcome in fresh.values() for row in outcome.rows]
     items = {key: outcome.stats for key, outcome in fresh.items()}
     if (marker := read_marker(out, number)) is not None:
         old = {key: item for key, item in marker["items"].items() if key not in fresh}
+        _remove_stale(out, marker["items"], fresh)
         items |= old
         if old:
-            table = pq.read_table(stem.with_suffix(".parquet")).to_pylist()
+            table = pq.read_table(io.BytesIO(path.read_bytes())).to_pylist()
             rows += [row for row in table if row["sample_id"] in old]
     buffer = io.BytesIO()
     pq.write_table(task.to_table(rows), buffer, compression="zstd", row_group_size=2**30)
     data = buffer.getvalue()
     stats = {
+        "fingerprint": task.fingerprint,
         "sha256": hashlib.sha256(data).hexdigest(),
         "bytes": len(data),
         "rows": len(rows),
@@ -154,50 +149,77 @@ def write_part(out: Path, number: int, fresh: Mapping[str, Outcome], task: Task)
         "python": platform.python_version(),
     }
     # Without its marker the old part is no part; the journal still holds what is fresh.
-    stem.with_suffix(".stats.json").unlink(missing_ok=True)
-    write_bytes(stem.with_suffix(".parquet"), data)
-    write_bytes(stem.with_suffix(".stats.json"), json.dumps(stats, sort_keys=True).encode())
-    shutil.rmtree(find_journal(out, number), ignore_errors=True)
+    path.with_name(f"{name_part(number)}{_MARKER}").unlink(missing_ok=True)
+    write_bytes(path, data)
+    write_stats(out, number, stats)
+    remove_tree(find_journal(out, number))
 
 
-def write_outcome(out: Path, number: int, key: str, outcome: Outcome) -> None:
+def _remove_stale(out: Place, before: Mapping[str, Any], fresh: Mapping[str, Outcome]) -> None:
+    """Remove files that an item had and has no longer."""
+    for key in before.keys() & fresh.keys():
+        for name in before[key]["files"].keys() - fresh[key].files.keys():
+            (out / name).unlink(missing_ok=True)
+
+
+def write_outcome(out: Place, number: int, key: str, outcome: Outcome) -> None:
     """Keep the outcome of a finished item; it is in work no longer."""
     journal = find_journal(out, number)
-    write_bytes(journal / f"{key}.json", json.dumps(asdict(outcome)).encode())
+    # What a loss of power leaves of it is found broken, and the item done again.
+    write_bytes(journal / f"{key}.json", json.dumps(asdict(outcome)).encode(), durable=False)
     (journal / f"{key}.trace").unlink(missing_ok=True)
 
 
-def read_outcomes(out: Path, number: int) -> dict[str, Outcome]:
+def read_outcomes(out: Place, number: int) -> dict[str, Outcome]:
     """Read what is finished of a part that is not whole yet."""
     found = {}
-    for path in sorted(find_journal(out, number).glob("*.json")):
+    for path in list_files(find_journal(out, number), "*.json"):
         try:
-            found[path.stem] = Outcome(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
+            fields = json.loads(path.read_bytes())
+            found[path.stem] = Outcome(**fields | {"identity": tuple(fields["identity"])})
+        except (ValueError, TypeError, KeyError):
             path.unlink()
     return found
 
 
-def find_trace(out: Path, number: int, key: str) -> Path:
+def find_trace(out: Place, number: int, key: str) -> Place:
     """Name the file that stands while an item is in work, and tells how its process died."""
     return find_journal(out, number) / f"{key}.trace"
 
 
-def find_journal(out: Path, number: int) -> Path:
+def find_journal(out: Place, number: int) -> Place:
     """Name the folder of a part's journal."""
     return out / "manifest" / ".open" / name_part(number)
 
 
-def write_summary(out: Path, fingerprint: str, numbers: Sequence[int]) -> None:
-    """Write ``manifest.json``: parts, their digests, and totals."""
+def write_summary(out: Place, fingerprint: str, numbers: Sequence[int]) -> None:
+    """Write ``manifest.json``: parts, their digests, and totals.
+
+    Raises:
+        ManifestError: A part is not whole, or was made with other settings.
+    """
     parts, status, reason, ignored = [], Counter[str](), Counter[str](), 0
+    missing = []
     for number in numbers:
-        name = name_part(number)
-        stats = json.loads((out / "manifest" / f"{name}.stats.json").read_text(encoding="utf-8"))
-        parts.append({"name": f"{name}.parquet", "rows": stats["rows"], "sha256": stats["sha256"]})
+        stats = read_stats(out, number)
+        if stats is None:
+            missing.append(name_part(number))
+            continue
+        if stats["fingerprint"] != fingerprint:
+            raise ManifestError(
+                f"{name_part(number)} in {out} was made with the settings "
+                f"{stats['fingerprint']}, wanted {fingerprint}; run its shard again"
+            )
+        name = f"{name_part(number)}.parquet"
+        parts.append({"name": name, "rows": stats["rows"], "sha256": stats["sha256"]})
         status.update(stats["status"])
         reason.update(stats["reason"])
         ignored += sum(item["status"] == IGNORED for item in stats["items"].values())
+    if missing:
+        raise ManifestError(
+            f"{len(missing)} of {len(numbers)} parts of {out} are not finished, {missing[0]} the "
+            "first of them; run the shards that are left, then merge"
+        )
     summary = {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": fingerprint,
@@ -208,17 +230,13 @@ def write_summary(out: Path, fingerprint: str, numbers: Sequence[int]) -> None:
     }
     text = json.dumps(summary, sort_keys=True, indent=2) + "\n"
     write_bytes(out / "manifest.json", text.encode())
-    with suppress(OSError):
-        (out / "manifest" / ".open").rmdir()
+    if isinstance(out, Path):
+        with suppress(OSError):
+            (out / "manifest" / ".open").rmdir()
 
 
-def remove_output(out: Path) -> None:
+def remove_output(out: Place) -> None:
     """Remove what earlier runs wrote, and nothing else."""
-    for name in ("manifest", "images"):
-        shutil.rmtree(out / name, ignore_errors=True)
     (out / "manifest.json").unlink(missing_ok=True)
-
-
-def describe_item(item: Item, part: int, digest: str) -> Entry:
-    """Remember an item as it is now."""
-    return Entry(part=part, n_bytes=item.n_bytes, mtime_ns=item.mtime_ns, digest=digest)
+    for name in ("manifest", "images"):
+        remove_tree(out / name)

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
 from drrgen.errors import Reason
 from drrgen.manifest import Row
+
+Identity = tuple[int, int, str]  # size, time and facts: what tells a change without reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,23 +19,35 @@ class Item:
 
     Attributes:
         key: Stable name, safe in a file name.
-        payload: What the task works on; small, for it travels to another process.
+        payload: What the task works on: plain types that JSON knows, for it is kept in the plan.
         n_bytes: Size of the input [bytes].
         mtime_ns: Time of its youngest change [ns since 1970].
+        facts: Digest of what else goes into the result; when it changes the item is done again.
     """
 
     key: str
     payload: Any
     n_bytes: int
     mtime_ns: int
+    facts: str = ""
+
+    @property
+    def identity(self) -> Identity:
+        """What a listing knows of it."""
+        return self.n_bytes, self.mtime_ns, self.facts
 
 
 @runtime_checkable
 class Task(Protocol):
     """A pure function over items, and what belongs to it; it turns its errors into rows.
 
-    It travels to other processes, so it is small and can be pickled.
+    It travels to other processes, so it is small and can be pickled. It is a dataclass, whose field
+    ``out`` the runner sets to the folder on this machine that it shall write to.
     """
+
+    @property
+    def out(self) -> Path:
+        """Folder that it writes to."""
 
     @property
     def fingerprint(self) -> str:

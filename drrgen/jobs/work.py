@@ -10,14 +10,17 @@ import logging
 import os
 import platform
 import re
+import tempfile
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 from drrgen.errors import Reason
-from drrgen.io.atomic import digest_file
+from drrgen.io.atomic import digest_file, write_bytes
+from drrgen.io.stores import Place
 from drrgen.jobs.shards import Outcome, find_trace, write_outcome
 from drrgen.jobs.task import Item, Task
 
@@ -37,11 +40,14 @@ class Done:
     """What the runner hears of a finished item; its rows are in the journal."""
 
     key: str
+    part: int
     status: str
-    input_digest: str
+    reason: str
+    seconds: float
+    host: str
 
 
-def work(task: Task, job: Job, out: Path) -> Done:
+def work(task: Task, job: Job, out: Place) -> Done:
     """Do an item, and keep its outcome in the journal.
 
     Args:
@@ -53,12 +59,13 @@ def work(task: Task, job: Job, out: Path) -> Done:
         OSError: The journal cannot be written: the disk is full, say.
     """
     trace = find_trace(out, job.part, job.item.key)
-    trace.parent.mkdir(parents=True, exist_ok=True)
-    trace.write_text(f"{os.getpid()}\n", encoding="utf-8")
+    if isinstance(trace, Path):
+        trace.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(trace, f"{os.getpid()}\n".encode(), durable=False)
     return _keep(task, job, out)
 
 
-def work_isolated(task: Task, job: Job, out: Path, timeout_s: float) -> Done:
+def work_isolated(task: Task, job: Job, out: Place, timeout_s: float) -> Done:
     """Do an item in a process that may be lost: a hang ends it, a crash is written down.
 
     The clock is C code that needs no cooperation, so it also ends a decoder that hangs.
@@ -72,16 +79,22 @@ def work_isolated(task: Task, job: Job, out: Path, timeout_s: float) -> Done:
     Raises:
         OSError: The journal cannot be written.
     """
-    path = find_trace(out, job.part, job.item.key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as trace:
-        trace.write(f"{os.getpid()}\n")
-        trace.flush()
-        with _watched(trace.fileno(), timeout_s):
-            return _keep(task, job, out)
+    trace = find_trace(out, job.part, job.item.key)
+    story = trace if isinstance(trace, Path) else _find_story(job, os.getpid())
+    if not isinstance(trace, Path):
+        write_bytes(trace, f"{os.getpid()}\n".encode())
+    story.parent.mkdir(parents=True, exist_ok=True)
+    with story.open("w", encoding="utf-8") as file:
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        with _watched(file.fileno(), timeout_s):
+            done = _keep(task, job, out)
+    if not isinstance(trace, Path):
+        story.unlink(missing_ok=True)
+    return done
 
 
-def bury(task: Task, job: Job, out: Path, starved: Collection[int]) -> Done:
+def bury(task: Task, job: Job, out: Place, starved: Collection[int]) -> Done:
     """Write down that an item took its process with it.
 
     Args:
@@ -98,32 +111,71 @@ def bury(task: Task, job: Job, out: Path, starved: Collection[int]) -> Done:
     if story:
         log.error("%s: its process ended:\n%s", job.item.key, story)
     reason, detail = _explain(story, out_of_memory=pid.isdigit() and int(pid) in starved)
-    outcome = Outcome(rows=task.failure(job.item, reason, detail), host=platform.node())
-    write_outcome(out, job.part, job.item.key, outcome)
-    return Done(key=job.item.key, status=outcome.status, input_digest="")
+    outcome = Outcome(
+        rows=task.failure(job.item, reason, detail),
+        identity=job.item.identity,
+        host=platform.node(),
+    )
+    return _settle(job, outcome, out)
 
 
-def read_trace(out: Path, job: Job) -> str:
+def read_trace(out: Place, job: Job) -> str:
     """Read the trace that an item left; empty when there is none."""
     try:
-        return find_trace(out, job.part, job.item.key).read_text("utf-8", errors="replace")
+        trace = find_trace(out, job.part, job.item.key).read_bytes().decode(errors="replace")
     except OSError:
         return ""
+    if not isinstance(out, Path) and trace.strip().isdigit():  # a store tells no more than who
+        story = _find_story(job, int(trace))
+        return story.read_text("utf-8", errors="replace") if story.exists() else trace
+    return trace
 
 
-def _keep(task: Task, job: Job, out: Path) -> Done:
-    """Run the task, digest its files, and write the outcome."""
+def _find_story(job: Job, pid: int) -> Path:
+    """Name the file on this machine in which a process tells how it died, beside a store."""
+    return Path(tempfile.gettempdir()) / f"drrgen-{job.item.key}-{pid}.trace"
+
+
+def _keep(task: Task, job: Job, out: Place) -> Done:
+    """Run the task, digest its files, bring them to a store, and write the outcome."""
     start = time.perf_counter()
-    rows = task(job.item)
-    files = {name: digest_file(out / name) for name in task.files(rows)}
+    with _find_bench(out) as bench:
+        rows = cast("Task", replace(cast("Any", task), out=bench))(job.item)
+        files = {name: digest_file(bench / name) for name in task.files(rows)}
+        if bench is not out:
+            for name in files:
+                write_bytes(out / name, (bench / name).read_bytes())
     outcome = Outcome(
         rows=rows,
+        identity=job.item.identity,
         files=files,
         seconds=round(time.perf_counter() - start, 3),
         host=platform.node(),
     )
+    return _settle(job, outcome, out)
+
+
+@contextmanager
+def _find_bench(out: Place) -> Iterator[Path]:
+    """Lend a folder on this machine to write to: the output itself, or one that goes to a store."""
+    if isinstance(out, Path):
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="drrgen-") as folder:
+        yield Path(folder)
+
+
+def _settle(job: Job, outcome: Outcome, out: Place) -> Done:
+    """Write an outcome, and tell the runner."""
     write_outcome(out, job.part, job.item.key, outcome)
-    return Done(key=job.item.key, status=outcome.status, input_digest=outcome.input_digest)
+    return Done(
+        key=job.item.key,
+        part=job.part,
+        status=outcome.status,
+        reason=outcome.reason or "",
+        seconds=outcome.seconds,
+        host=outcome.host,
+    )
 
 
 @contextmanager

@@ -1,23 +1,52 @@
-"""From a folder of CT to a data set: the one path that every command takes."""
+"""From a folder of CT to a data set: the one path that every command takes.
+
+What is on this machine and what is shared with others is kept apart: the settings that touch a
+pixel lie in the output (``config.toml``), how the work is done is said anew by every run.
+"""
 
 import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from drrgen.config import AugmentConfig, Config, RenderConfig, read_config, to_toml
+from drrgen.choices import ClusterKind
+from drrgen.config import (
+    AugmentConfig,
+    Config,
+    RenderConfig,
+    RunConfig,
+    parse_config,
+    to_toml,
+    with_overrides,
+)
 from drrgen.errors import InputError, ManifestError
 from drrgen.io.atomic import write_bytes
-from drrgen.jobs.runner import Means, Plan, Progress, make_plan, run
+from drrgen.io.stores import Place, check_reachable
+from drrgen.jobs.plan import choose_part_size
+from drrgen.jobs.runner import (
+    Forecast,
+    Means,
+    Progress,
+    check_settings,
+    forecast,
+    merge,
+    plan,
+    run,
+    run_shard,
+)
+from drrgen.jobs.sites import read_cluster
 from drrgen.jobs.task import Item
 from drrgen.renderer.render import choose_engine
 from drrgen_pipelines.contact_sheet import make_contact_sheet
-from drrgen_pipelines.discover import Study, find_studies, write_locator
+from drrgen_pipelines.discover import Discovery, find_studies
+from drrgen_pipelines.locator import note_locations
 from drrgen_pipelines.projection import find_setup
 from drrgen_pipelines.pseudonyms import keyed_hash, read_salt
+from drrgen_pipelines.sources import Sources
 from drrgen_pipelines.task import RenderTask, make_item
 
 CONFIG_NAME = "config.toml"
@@ -32,45 +61,39 @@ class Build:
         out: Output folder.
         config: All settings.
         salt_check: Four digits that tell a wrong salt from the right one.
-        studies: All CT found.
-        plan: Which of them are done now.
-        ignored: Files and series left aside, by why.
+        found: All studies found.
         overwrite: Start anew.
+        keep_others: These studies are additions to those that are planned already.
     """
 
-    out: Path
+    out: Place
     config: Config
     salt_check: str
-    studies: tuple[Study, ...]
-    plan: Plan
-    ignored: Counter[str]
-    overwrite: bool
+    found: Discovery
+    overwrite: bool = False
+    keep_others: bool = False
 
     @property
     def task(self) -> RenderTask:
         """What is done to each study."""
-        return _make_task(self.out, self.config)
+        return make_task(self.config)
 
     @property
-    def items(self) -> list[Item]:
-        """The studies, as the runner wants them."""
-        return [make_item(study) for study in self.studies]
+    def ignored(self) -> str:
+        """What was left aside, in words."""
+        counts: Counter[str] = self.found.ignored
+        return ", ".join(f"{n} {why}" for why, n in sorted(counts.items())) or "none"
 
-    @property
-    def summary(self) -> str:
-        """What is going to happen, in a line."""
-        aside = ", ".join(f"{n} {why}" for why, n in sorted(self.ignored.items())) or "none"
-        return (
-            f"{len(self.studies)} CT found, {len(self.plan.todo)} to render, {len(self.plan.kept)} "
-            f"there already; ignored files: {aside}"
-        )
+    def list_items(self) -> Iterator[Item]:
+        """Make the studies, one at a time, as the runner wants them."""
+        return map(make_item, self.found.studies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
     """How a data set stands, in rows."""
 
-    out: Path
+    out: Place
     ok: int
     refused: int
     failed: int
@@ -85,15 +108,15 @@ class Totals:
         )
 
     @property
-    def results(self) -> list[Path]:
+    def results(self) -> list[Place]:
         """What to open first."""
         names = ("manifest", "images", "contact-sheet.png")
         return [self.out / name for name in names if (self.out / name).exists()]
 
 
-def plan_build(
-    path: str,
-    out: Path,
+def find_build(
+    sources: Sources,
+    out: Place,
     config: Config,
     *,
     salt_file: Path,
@@ -101,11 +124,12 @@ def plan_build(
     limit: int | None = None,
     mask: Path | None = None,
     overwrite: bool = False,
+    keep_others: bool = False,
 ) -> Build:
-    """Find the CT and what is left to do; writes nothing but a missing salt.
+    """Find the studies, and see that they can be built; writes nothing but a missing salt.
 
     Args:
-        path: Folder, file or glob of CT.
+        sources: Where CT, radiographs and tables lie.
         out: Output folder.
         config: All settings.
         salt_file: Key of the pseudonyms.
@@ -113,6 +137,7 @@ def plan_build(
         limit: Take only so many CT.
         mask: Label map, or folder of them; the settings have ``mask`` on with it.
         overwrite: Start anew.
+        keep_others: These studies are additions.
 
     Raises:
         InputError: No CT there, impossible settings, or no salt.
@@ -122,58 +147,162 @@ def plan_build(
     for view in config.render.view:
         find_setup(view, config.render)
     choose_engine(config.run.engine, config.run.device)
+    check_reachable(out)
     salt = read_salt(salt_file, make=make_salt)
     check = keyed_hash(salt, "salt check").hex()[:4]
     if not overwrite:
         _check_same(out, config, check)
+        check_settings(make_task(config), out)
     found = find_studies(
-        path, dataset=config.render.dataset, salt=salt, series=config.render.series, limit=limit,
+        sources, dataset=config.render.dataset, salt=salt, series=config.render.series, limit=limit,
         mask=mask,
     )  # fmt: skip
-    task = _make_task(out, config)
-    items = [make_item(study) for study in found.studies]
     return Build(
         out=out,
         config=config,
         salt_check=check,
-        studies=found.studies,
-        plan=make_plan(task, items, out, overwrite=overwrite),
-        ignored=found.ignored,
+        found=found,
         overwrite=overwrite,
+        keep_others=keep_others,
     )
 
 
-def run_build(build: Build) -> Iterator[Progress]:
-    """Render what is left to do, then draw the contact sheet.
+def find_addition(
+    sources: Sources,
+    out: Place,
+    running: Mapping[str, Any],
+    *,
+    salt_file: Path,
+    limit: int | None = None,
+    mask: Path | None = None,
+) -> Build:
+    """Find studies to add to a data set, with the settings that it was made with.
+
+    Args:
+        sources: Where they lie.
+        out: Output folder of an earlier build.
+        running: How the work is done: keys of the section ``run``, None for the default.
+        salt_file: Key of the pseudonyms, the same as then.
+        limit: Take only so many CT.
+        mask: Label map, or folder of them.
+
+    Raises:
+        InputError: No CT there, or no salt.
+        EngineError: The engine or device is not to be had here.
+        ManifestError: There is no data set, or the salt is another.
+    """
+    there = read_built_config(out)
+    config = dataclasses.replace(there, run=with_overrides(there.run, running))
+    return find_build(
+        sources, out, config, salt_file=salt_file, limit=limit, mask=mask, keep_others=True
+    )
+
+
+def forecast_build(build: Build) -> Forecast:
+    """Find how much is to be done; writes nothing."""
+    return forecast(build.task, build.list_items(), build.out, overwrite=build.overwrite)
+
+
+def write_plan(build: Build) -> None:
+    """Write down what is to be done, for shards on other machines.
 
     Raises:
         InputError: The output folder cannot be made.
         ManifestError: Another drrgen writes there now.
         OSError: The output cannot be written.
     """
-    try:
-        build.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot make the output folder {build.out}: {error.strerror}; give another --out"
-        ) from error
-    running = build.config.run
-    head = f"# fingerprint: {build.task.fingerprint}\n# salt check: {build.salt_check}\n\n"
-    text = head + to_toml(build.config, sections=("render", "augment"))
-    write_bytes(build.out / CONFIG_NAME, text.encode())
-    write_locator(build.out, build.studies)
-    yield from run(
+    _begin(build)
+    plan(
         build.task,
-        build.items,
+        _list_noted_items(build),
         build.out,
-        part_size=running.shard_size,
+        part_size=_choose_part_size(build),
         overwrite=build.overwrite,
-        means=Means(workers=running.workers, timeout_s=running.timeout_s),
+        keep_others=build.keep_others,
     )
+    _write_config(build)
+
+
+def run_build(build: Build, *, retry_refused: bool = False) -> Iterator[Progress]:
+    """Render what is left to do, then draw the contact sheet.
+
+    Args:
+        build: What to build.
+        retry_refused: Also try again what was refused.
+
+    Raises:
+        InputError: The output folder cannot be made.
+        ManifestError: Another drrgen writes there now.
+        OSError: The output cannot be written.
+    """
+    _begin(build)
+    steps = run(
+        build.task,
+        _list_noted_items(build),
+        build.out,
+        part_size=_choose_part_size(build),
+        overwrite=build.overwrite,
+        keep_others=build.keep_others,
+        means=_find_means(build.config.run, retry_refused=retry_refused),
+    )
+    for i, step in enumerate(steps):
+        if i == 0:
+            _write_config(build)
+        yield step
     make_contact_sheet(build.out)
 
 
-def read_totals(out: Path) -> Totals:
+def run_planned_shard(
+    out: Place, running: RunConfig, index: int, count: int, *, retry_refused: bool = False
+) -> Iterator[Progress]:
+    """Render one share of what was planned.
+
+    Args:
+        out: Output folder with its settings.
+        running: How the work is done here.
+        index: Which share, from 0.
+        count: Of how many.
+        retry_refused: Also try again what was refused.
+
+    Raises:
+        ManifestError: Nothing was planned there, or another drrgen does this share now.
+        EngineError: The engine or device is not to be had here.
+        OSError: The output cannot be written.
+    """
+    check_reachable(out)
+    config = dataclasses.replace(read_built_config(out), run=running)
+    choose_engine(running.engine, running.device)
+    means = _find_means(running, retry_refused=retry_refused)
+    yield from run_shard(make_task(config), out, index, count, means)
+
+
+def merge_build(out: Place) -> None:
+    """Make one data set of the shards that are done.
+
+    Raises:
+        ManifestError: A shard is missing, or another drrgen writes there now.
+    """
+    check_reachable(out)
+    merge(make_task(read_built_config(out)), out)
+    make_contact_sheet(out)
+
+
+def read_built_config(out: Place) -> Config:
+    """Read the settings that an output is made with.
+
+    Raises:
+        ManifestError: There are none.
+    """
+    try:
+        text = (out / CONFIG_NAME).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ManifestError(
+            f"{out} holds no {CONFIG_NAME}; wanted an output of drrgen render, build or plan"
+        ) from error
+    return parse_config(text, str(out / CONFIG_NAME))
+
+
+def read_totals(out: Place) -> Totals:
     """Read how a data set stands.
 
     Raises:
@@ -193,21 +322,58 @@ def read_totals(out: Path) -> Totals:
     )
 
 
-def _make_task(out: Path, config: Config) -> RenderTask:
-    """Say what is done to each study."""
-    return RenderTask(out=out, render=config.render, augment=config.augment, run=config.run)
+def make_task(config: Config) -> RenderTask:
+    """Say what is done to each study; where to is said by the runner."""
+    return RenderTask(out=Path(), render=config.render, augment=config.augment, run=config.run)
 
 
-def _check_same(out: Path, config: Config, salt_check: str) -> None:
+def _begin(build: Build) -> None:
+    """Make the output folder."""
+    try:
+        build.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the output folder {build.out}: {error.strerror}; give another --out"
+        ) from error
+
+
+def _list_noted_items(build: Build) -> Iterator[Item]:
+    """Make the items, noting on the way where clinical CT lie."""
+    return map(make_item, note_locations(build.out, build.found.studies))
+
+
+def _choose_part_size(build: Build) -> int:
+    """Settle how many studies go into one file of the manifest."""
+    return build.config.run.shard_size or choose_part_size(build.found.n_studies)
+
+
+def _find_means(running: RunConfig, *, retry_refused: bool) -> Means:
+    """Say with what the work is done."""
+    cluster = read_cluster(running)
+    return Means(
+        workers=running.workers,
+        timeout_s=running.timeout_s,
+        retry_refused=retry_refused,
+        cluster=None if cluster.kind is ClusterKind.LOCAL else cluster,
+    )
+
+
+def _write_config(build: Build) -> None:
+    """Write the settings beside what they make."""
+    head = f"# fingerprint: {build.task.fingerprint}\n# salt check: {build.salt_check}\n\n"
+    text = head + to_toml(build.config, sections=("render", "augment"))
+    write_bytes(build.out / CONFIG_NAME, text.encode())
+
+
+def _check_same(out: Place, config: Config, salt_check: str) -> None:
     """Raise ManifestError, with the difference, when an output was made otherwise."""
-    path = out / CONFIG_NAME
-    if not path.exists():
+    if not (out / CONFIG_NAME).exists():
         return
-    there = read_config(path)
+    there = read_built_config(out)
     changed = _list_changes(there.render, config.render)
     if config.render.views_per_ct > 1:
         changed += _list_changes(there.augment, config.augment)
-    found = _SALT_LINE.search(path.read_text(encoding="utf-8"))
+    found = _SALT_LINE.search((out / CONFIG_NAME).read_text(encoding="utf-8"))
     if found and found[1] != salt_check:
         changed.append("another salt: every pseudonym would change")
     if changed:

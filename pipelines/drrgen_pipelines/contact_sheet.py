@@ -1,21 +1,21 @@
 """One picture that shows what a data set looks like."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from drrgen.errors import RadiographError
+from drrgen.errors import RadiographError, Status
 from drrgen.io.atomic import write_bytes
 from drrgen.io.radiographs import read_radiograph
-from drrgen.manifest import Row, read_rows
+from drrgen.io.stores import Place, list_files, stage
+from drrgen.manifest import Row, read_table
 
 TILE_PX, GAP_PX, CAPTION_PX, COLUMNS = 360, 12, 22, 4
 _GROUND, _INK = 24, 200
 
 
-def make_contact_sheet(out: Path, *, limit: int = 24) -> Path:
+def make_contact_sheet(out: Place, *, limit: int = 24) -> Place:
     """Draw the radiographs of a data set side by side, spread over the whole of it.
 
     Args:
@@ -25,9 +25,7 @@ def make_contact_sheet(out: Path, *, limit: int = 24) -> Path:
     Returns:
         The picture, ``<out>/contact-sheet.png``.
     """
-    rows = [r for part in sorted((out / "manifest").glob("*.parquet")) for r in read_rows(part)]
-    good = [row for row in rows if row["status"] == "ok"]
-    shown = good[:: max(1, -(-len(good) // limit))]
+    shown, n_good, bad = _choose_rows(out, limit)
     columns = max(1, min(COLUMNS, len(shown)))
     lines = max(1, -(-len(shown) // columns))
     size = (
@@ -42,8 +40,7 @@ def make_contact_sheet(out: Path, *, limit: int = 24) -> Path:
         tile = _read_tile(out, row)
         sheet.paste(tile, (x + (TILE_PX - tile.width) // 2, y + (TILE_PX - tile.height) // 2))
         draw.text((x, y + TILE_PX + 2), _caption(row), _INK, font)
-    bad = len(rows) - len(good)
-    footer = f"{len(shown)} of {len(good)} radiographs; {bad} CT refused or failed"
+    footer = f"{len(shown)} of {n_good} radiographs; {bad} CT refused or failed"
     draw.text((GAP_PX, size[1] - CAPTION_PX), footer, _INK, font)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
@@ -59,11 +56,23 @@ def _caption(row: Row) -> str:
     return f"{row['sample_id'][:8]} {row['view']}{table}"
 
 
-def _read_tile(out: Path, row: Row) -> Image.Image:
+def _choose_rows(out: Place, limit: int) -> tuple[list[Row], int, int]:
+    """Choose rows spread over all radiographs; count those, and the studies without."""
+    paths = list_files(out / "manifest", "*.parquet")
+    status = {path: read_table(path, ["status"])["status"].to_pylist() for path in paths}
+    places = [
+        (path, i) for path in paths for i, word in enumerate(status[path]) if word == Status.OK
+    ]
+    shown = places[:: max(1, -(-len(places) // limit))]
+    rows = [read_table(path).slice(i, 1).to_pylist()[0] for path, i in shown]
+    return rows, len(places), sum(map(len, status.values())) - len(places)
+
+
+def _read_tile(out: Place, row: Row) -> Image.Image:
     """Read a radiograph, scaled down to a tile; a grey one where the file is gone."""
-    path = out / row["cxr_path"]
     try:
-        grey = read_radiograph(path).grey.numpy()
+        with stage([out / row["cxr_path"]]) as (path,):
+            grey = read_radiograph(path).grey.numpy()
     except (OSError, RadiographError):
         return Image.new("L", (TILE_PX, TILE_PX), 2 * _GROUND)
     tile = Image.fromarray((np.clip(grey, 0, 1) * 255).astype(np.uint8))

@@ -37,7 +37,9 @@ from drrgen.io.dicom_radiographs import make_dicom_facts
 from drrgen.io.hounsfield import is_label_map
 from drrgen.io.radiographs import write_radiograph
 from drrgen.io.structures import read_structures, write_thickness
-from drrgen.io.volumes import read_ct
+from drrgen.io.told_scale import read_told
+from drrgen.io.volumes import read_ct, stage_ct
+from drrgen.jobs.plan import digest_facts
 from drrgen.jobs.task import Item
 from drrgen.manifest import Row, make_row, to_table
 from drrgen.phantoms import make_box
@@ -45,14 +47,16 @@ from drrgen.renderer.render import choose_engine
 from drrgen.structures import Structure, lies_inside
 from drrgen.volume import CTVolume
 from drrgen_pipelines.admission import admit
-from drrgen_pipelines.discover import Study
 from drrgen_pipelines.draws import Draw, find_mark, list_draws
 from drrgen_pipelines.picture import Picture, project_structures, show_pair, take_picture
 from drrgen_pipelines.projection import find_setup, project, shoot
+from drrgen_pipelines.study import Study
+from drrgen_pipelines.takeover import REAL, take_over
 
 log = logging.getLogger(__name__)
 
 NO_MASK, MASK_UNREADABLE, MASK_MISMATCH = "no_mask", "mask_unreadable", "mask_mismatch"
+
 _BESIDE = ("mask_path", "bone_path", "soft_path")
 BLANK_RANGE = 0.05  # of line integrals: 2.5 mm of water tell no anatomy
 METAL_HU = 2500
@@ -91,7 +95,7 @@ class RenderTask:
     def __call__(self, item: Item) -> list[Row]:
         """Render one study into its rows; see ``render_study``."""
         with _one_thread():
-            return render_study(item.payload, self)
+            return render_study(Study.from_dict(item.payload), self)
 
     def list_draws(self, volume: CTVolume, render: RenderConfig | None = None) -> list[Draw]:
         """List the pictures to take of a CT."""
@@ -102,13 +106,15 @@ class RenderTask:
     def files(self, rows: Sequence[Row]) -> list[str]:
         """Name the pictures of some rows, in every format."""
         good = [row for row in rows if row["status"] == Status.OK]
-        pictures = [_name_picture(row) + f.suffix for row in good for f in self.render.format]
+        drawn = [row for row in good if row["cxr_kind"] != REAL]
+        pictures = [row["cxr_path"] for row in good if row["cxr_kind"] == REAL]
+        pictures += [_name_picture(row) + f.suffix for row in drawn for f in self.render.format]
         beside = [row[column] for row in good for column in _BESIDE if row[column] is not None]
         return pictures + beside
 
     def failure(self, item: Item, reason: Reason, detail: str) -> list[Row]:
         """Make the row of a study that took its worker down, or took too long."""
-        return [_make_failed_row(item.payload, self, reason, detail)]
+        return [_make_failed_row(Study.from_dict(item.payload), self, reason, detail)]
 
     def to_table(self, rows: Sequence[Row]) -> pa.Table:
         """Turn rows into a part of the manifest."""
@@ -116,8 +122,8 @@ class RenderTask:
 
     def digest(self, item: Item) -> str:
         """Digest the content of a study, to tell whether a touched file has really changed."""
-        study: Study = item.payload
-        if study.mask is not None:
+        study = Study.from_dict(item.payload)
+        if study.mask is not None or study.files is None:
             return ""  # the CT's digest says nothing of its label map
         try:
             source = read_ct(study.files).source
@@ -141,9 +147,10 @@ def make_item(study: Study) -> Item:
     """Wrap a study for the runner."""
     return Item(
         key=study.sample_id,
-        payload=study,
-        n_bytes=study.files.n_bytes + (study.mask.n_bytes if study.mask else 0),
-        mtime_ns=max(study.files.mtime_ns, study.mask.mtime_ns if study.mask else 0),
+        payload=study.to_dict(),
+        n_bytes=study.n_bytes,
+        mtime_ns=study.mtime_ns,
+        facts=digest_facts(study.facts),
     )
 
 
@@ -151,26 +158,24 @@ def render_study(study: Study, task: RenderTask) -> list[Row]:
     """Render all views of a study. Whatever goes wrong becomes a row, never an exception.
 
     Args:
-        study: The CT.
+        study: The CT, or the real radiograph.
         task: Settings and output folder.
 
     Returns:
         A row a view; one row without a view when there is no picture; no row at all for a label
-        map, which is no CT.
+        map, which is no CT, and for a radiograph of a view that is not kept.
     """
+    if study.refusal is not None:
+        return [_make_failed_row(study, task, study.refusal.reason, study.refusal.detail)]
     try:
-        volume = read_ct(study.files)
-        if is_label_map(volume.hu):
-            return []
-        body = admit(volume, task.render.on_tilt)
-        return _render_views(study, volume, body, task)
+        return _take_over(study, task) if study.files is None else _render(study, task)
     except DataError as error:
         log.warning("%s: %s: %s; %s", study.sample_id, error.code, error.detail, error.remedy)
         detail = f"{error.detail}; {error.remedy}"
         return [_make_failed_row(study, task, error.code, detail)]
     except MemoryError:
         log.error("%s: out of memory", study.sample_id)  # noqa: TRY400  where tells nothing
-        detail = "the machine has too little memory for this CT; use fewer workers"
+        detail = "the machine has too little memory for this study; use fewer workers"
         return [_make_failed_row(study, task, Reason.OUT_OF_MEMORY, detail)]
     except OSError as error:
         log.error("%s: input or output failed\n%s", study.sample_id, _trace(error))  # noqa: TRY400
@@ -182,6 +187,34 @@ def render_study(study: Study, task: RenderTask) -> list[Row]:
         shown = f": {error}" if isinstance(error, DrrgenError) else ""
         detail = f"{type(error).__name__}{shown}; the log has the traceback"
         return [_make_failed_row(study, task, Reason.CRASHED, detail)]
+
+
+def _render(study: Study, task: RenderTask) -> list[Row]:
+    """Render the views of a CT; no row for a label map."""
+    if study.files is None:
+        return []
+    with stage_ct(study.files) as files:
+        volume = read_told(files, study.told) if study.told else read_ct(files)
+    if is_label_map(volume.hu):
+        return []
+    body = admit(volume, task.render.on_tilt)
+    return _render_views(study, volume, body, task)
+
+
+def _take_over(study: Study, task: RenderTask) -> list[Row]:
+    """Take over a real radiograph; no row for a view that is not kept."""
+    facts = take_over(study, task.render)
+    if facts is None:
+        return []
+    row = _describe(study, task) | facts.columns | {"status": Status.OK.value}
+    row["warnings"] = [*study.warnings, *facts.warnings]
+    path = f"{_name_picture(row)}{facts.image_format.suffix}"
+    settings = {f"drrgen:{name}": str(row[name]) for name in _IN_REAL_PICTURE}
+    digest = write_radiograph(
+        task.out / path, facts.grey, format=facts.image_format, pitch_mm=row["pitch_mm"],
+        settings=settings,
+    )  # fmt: skip
+    return [row | {"cxr_path": path, "cxr_sha256": digest}]
 
 
 def _trace(error: BaseException) -> str:
@@ -199,7 +232,7 @@ def _render_views(study: Study, volume: CTVolume, body: Body, task: RenderTask) 
         facts["table_removed_ml"] = body.beside_ml
     facts |= _describe_coverage(cleared, body)
     structures, warnings = _find_structures(study, volume) if task.render.mask else ([], [])
-    facts["warnings"] = [*(facts["warnings"] or ()), *warnings]
+    facts["warnings"] = [*(facts["warnings"] or ()), *warnings, *study.warnings]
     rows = []
     try:
         for draw in task.list_draws(volume):
@@ -307,7 +340,7 @@ def _make_failed_row(study: Study, task: RenderTask, reason: Reason, detail: str
         "status": status_of(reason).value,
         "reason": reason.value,
         "detail": detail,
-        "warnings": [],
+        "warnings": list(study.warnings),
     }
 
 
@@ -352,6 +385,9 @@ _IN_PICTURE = (
     "rotation_deg", "exposed_xywh", "kvp", "dose_ugy", "seed", "render_fingerprint",
     "render_version", "engine", "drrgen_version",
 )  # fmt: skip
+
+
+_IN_REAL_PICTURE = ("sample_id", "draw", "view", "cxr_kind", "pitch_mm", "drrgen_version")
 
 
 def _describe_settings(row: Row, config: RenderConfig) -> dict[str, str]:

@@ -21,11 +21,12 @@ def make_items(**payloads: str) -> list[Item]:
 class ToyTask:
     out: Path
     fingerprint: str = "toy"
+    log: Path | None = None
 
     def prepare(self) -> None: ...
 
     def __call__(self, item: Item) -> list[Row]:
-        with (self.out / "calls.log").open("a") as log:
+        with ((self.log or self.out) / "calls.log").open("a") as log:
             log.write(f"{item.key}\n")
         match item.payload:
             case "crash":
