@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster, WorkerPlugin
+from distributed import CancelledError, Client, LocalCluster, WorkerPlugin
 from distributed.scheduler import KilledWorker
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
@@ -187,15 +187,30 @@ def work_on_cluster(
 
     Raises:
         OSError: A worker cannot write the journal, or does not see the output folder.
+        EngineError: The scheduler has gone.
     """
     lost: list[Job] = []
     doing = _Doing(fleet=fleet, task=task, out=out, timeout_s=timeout_s)
-    for job, future in _submit_windowed(doing, jobs, QUEUED_PER_WORKER):
-        try:
-            yield future.result()
-        except KilledWorker:
-            lost.append(job)
-    yield from _try_alone(doing, [*lost, *suspects])
+    with _told_when_the_scheduler_goes(fleet.client):
+        for job, future in _submit_windowed(doing, jobs, QUEUED_PER_WORKER):
+            try:
+                yield future.result()
+            except KilledWorker:
+                lost.append(job)
+        yield from _try_alone(doing, [*lost, *suspects])
+
+
+@contextmanager
+def _told_when_the_scheduler_goes(client: Client) -> Iterator[None]:
+    """Turn what Dask raises without its scheduler into words."""
+    try:
+        yield
+    except (OSError, CancelledError) as error:
+        if client.status == "running":
+            raise
+        raise EngineError(
+            "the scheduler of the workers has gone; the same command goes on where this one stopped"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,7 +349,7 @@ def _equipped(client: Client, task: Task, cluster: Cluster) -> Iterator[None]:
     try:
         yield
     finally:
-        if not ours:
+        if not ours and client.status == "running":
             for name in LOGGERS:
                 client.unforward_logging(name)
             client.unregister_worker_plugin(prepare.name)

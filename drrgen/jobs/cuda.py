@@ -74,7 +74,7 @@ def _make_cluster(cards: list[str], limit: int) -> Any:
         )  # fmt: skip
     return LocalCUDACluster(
         CUDA_VISIBLE_DEVICES=",".join(cards), threads_per_worker=1, resources={"GPU": 1},
-        memory_limit=limit, dashboard_address=None, silence_logs="CRITICAL",
+        memory_limit=limit, dashboard_address="127.0.0.1:0", silence_logs="CRITICAL",
     )  # fmt: skip
 
 

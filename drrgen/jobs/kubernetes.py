@@ -67,6 +67,7 @@ def open_kubernetes(site: KubernetesSite, workers: int) -> Iterator[Client]:
         ConfigError: The site's own manifest cannot be read.
     """
     try:
+        import kr8s
         from dask_kubernetes.operator import KubeCluster
     except ImportError as error:
         raise EngineError(
@@ -74,6 +75,7 @@ def open_kubernetes(site: KubernetesSite, workers: int) -> Iterator[Client]:
         ) from error
     manifest = make_manifest(site, workers)
     try:
+        kr8s.api(namespace=site.namespace).version()  # a KubeCluster that fails is noisy at exit
         cluster = KubeCluster(
             custom_cluster_spec=manifest, namespace=site.namespace, quiet=True,
             shutdown_on_close=True,

@@ -1,5 +1,6 @@
 """Workers that somebody else has started: they come, go, and are killed."""
 
+import itertools
 import logging
 import os
 import signal
@@ -123,6 +124,34 @@ def test_a_worker_that_comes_late_is_made_ready_works_and_is_heard(
         late.join()
         assert len(list(tmp_path.glob("prepared-*"))) == 1
         wait_for(lambda: "did a" in caplog.text)
+
+
+@pytest.mark.slow
+def test_a_worker_of_many_threads_does_one_item_at_a_time(tmp_path: Path) -> None:
+    task = SlowTask(tmp_path, nap_s=0.1)
+    with start_dask(tmp_path / "fleet", workers=0) as dask:
+        dask.add_worker("--nthreads", "4")
+        assert set(
+            do(make_cluster(dask.address), task, make_jobs(**dict.fromkeys("abcd", "x")))
+        ) == set("abcd")
+    ends = sorted(path.stat().st_mtime for path in (tmp_path / "images").iterdir())
+    assert all(b - a >= 0.09 for a, b in itertools.pairwise(ends))
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_killed_ends_the_run_with_a_word(tmp_path: Path) -> None:
+    task = SlowTask(tmp_path, nap_s=1.0)
+    with start_dask(tmp_path / "fleet", workers=1) as dask:
+
+        def end() -> None:
+            wait_for(lambda: read_pid(tmp_path, "b") is not None)
+            os.killpg(dask.processes[0].pid, signal.SIGKILL)
+
+        ender = threading.Thread(target=end)
+        ender.start()
+        with pytest.raises(EngineError, match="scheduler of the workers has gone; the same comm"):
+            do(make_cluster(dask.address), task, make_jobs(a="1", b="2", c="3"))
+        ender.join()
 
 
 def test_a_worker_that_does_not_see_the_output_says_so(fleet: Dask, tmp_path: Path) -> None:

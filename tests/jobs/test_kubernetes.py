@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from drrgen.errors import ConfigError
-from drrgen.jobs.kubernetes import make_manifest, write_manifest
+from drrgen.errors import ConfigError, EngineError
+from drrgen.jobs.kubernetes import make_manifest, open_kubernetes, write_manifest
 from drrgen.jobs.sites import KubernetesSite
 
 validate = pytest.importorskip("kubernetes_validate")
@@ -144,3 +144,25 @@ def test_a_manifest_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
     path.write_text("kind: Pod\n")
     with pytest.raises(ConfigError, match="holds no DaskCluster"):
         make_manifest(site, 9)
+
+
+CONTEXT = """\
+apiVersion: v1
+kind: Config
+clusters: [{name: here, cluster: {server: "http://127.0.0.1:9"}}]
+users: [{name: me, user: {}}]
+contexts: [{name: now, context: {cluster: here, user: me}}]
+current-context: now
+"""
+
+
+def test_a_cluster_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text(CONTEXT)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    with (
+        pytest.raises(EngineError, match=r"ConnectError.*see that kubectl reaches"),
+        open_kubernetes(KubernetesSite(), 1),
+    ):
+        pass

@@ -20,7 +20,7 @@ from drrgen.errors import EngineError
 from drrgen.jobs import slurm as backend
 from drrgen.jobs.cluster import open_cluster, work_on_cluster
 from drrgen.jobs.runner import Means
-from drrgen.jobs.sites import Cluster, make_cluster, make_site
+from drrgen.jobs.sites import Cluster, SlurmSite, make_cluster, make_site
 from drrgen.jobs.work import Job
 from drrgen.phantoms import make_torso
 
@@ -86,20 +86,32 @@ def test_jobs_of_two_workers_do_the_items_and_are_gone_afterwards(
     wait_for(lambda: not slurm.list_jobs())
 
 
+@pytest.mark.parametrize("how", [("--signal=KILL", "--full"), ()], ids=["killed", "asked to go"])
 def test_a_job_that_is_cancelled_is_submitted_again_and_blames_no_study(
-    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(backend, "RESUBMIT_S", 0.5)
 
     def cancel() -> None:
         wait_for(lambda: read_pid(tmp_path, "b") is not None)
-        slurm.ask("scancel", "--signal=KILL", "--full", *slurm.list_jobs())
+        slurm.ask("scancel", *how, *slurm.list_jobs())
 
     canceller = threading.Thread(target=cancel)
     canceller.start()
     found = do(make_slurm(jobs=1), SlowTask(tmp_path, nap_s=1.0), "abc")
     canceller.join()
     assert found == {"a": "ok", "b": "ok", "c": "ok"}
+    assert len(list((tmp_path / "logs").glob("drrgen-*.log"))) >= 2
+
+
+def test_workers_that_leave_at_the_end_of_their_time_are_replaced_and_blame_no_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "RESUBMIT_S", 0.5)
+    monkeypatch.setattr(SlurmSite, "lifetime_s", 4.0)
+    monkeypatch.setattr(SlurmSite, "stagger_s", 0.0)
+    found = do(make_slurm(jobs=1), SlowTask(tmp_path, nap_s=1.0), "abcdef")
+    assert set(found.values()) == {"ok"} and len(found) == 6
     assert len(list((tmp_path / "logs").glob("drrgen-*.log"))) >= 2
 
 
