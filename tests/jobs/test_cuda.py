@@ -30,3 +30,20 @@ def test_each_worker_sees_its_own_card_and_does_one_item_at_a_time(
         assert fleet.resources == {"GPU": 1}
         done = list(work_on_cluster(fleet, task, iter(jobs), tmp_path, timeout_s=30.0))
     assert [each.status for each in done] == ["ok"] * 3
+
+
+def count_cards() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+@pytest.mark.gpu
+def test_each_worker_of_this_machine_has_one_card(tmp_path: Path) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    with open_cluster(SlowTask(tmp_path), make_cluster("cuda")) as fleet:
+        found = list(fleet.client.run(count_cards).values())
+        assert found == [1] * torch.cuda.device_count()

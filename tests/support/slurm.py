@@ -66,9 +66,9 @@ class Slurm:
         assert asked.returncode == 0, asked.stderr
         return asked.stdout
 
-    def list_jobs(self) -> list[str]:
+    def list_jobs(self, *which: str) -> list[str]:
         """Number the jobs that are not done."""
-        return self.ask("squeue", "--noheader", "--format=%i").split()
+        return self.ask("squeue", "--noheader", "--format=%i", *which).split()
 
 
 def find_port() -> int:
