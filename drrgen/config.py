@@ -13,10 +13,9 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, TypeVar
 
 from drrgen.choices import (
@@ -34,6 +33,7 @@ from drrgen.errors import ConfigError
 RENDER_VERSION = 2  # rises whenever any pixel would change: see CHANGELOG, Pixels
 CLUSTER_WORDS = r"local|slurm|kubernetes|cuda|(tcp|tls)://[^\s/]+:\d{1,5}"
 
+T = TypeVar("T")
 R = TypeVar("R", "RenderConfig", "RunConfig")
 Xyz = tuple[float, float, float]
 
@@ -218,37 +218,39 @@ class Config:
     run: RunConfig = RunConfig()
 
 
-def read_config(path: Path) -> Config:
+def read_config(path: Any) -> Config:
     """Read a TOML file; what it does not name keeps its default.
+
+    Args:
+        path: Path, or a path of a store.
+
+    Raises:
+        ConfigError: No such file, not TOML, an unknown key or an impossible value.
+    """
+    return read_toml(path, make_config, "configuration")
+
+
+def read_toml(path: Any, make: Callable[[dict[str, Any]], T], word: str) -> T:
+    """Read a TOML file into a record; every error names the file.
+
+    Args:
+        path: Path, or a path of a store.
+        make: Makes the record of the file's tables.
+        word: What the file is, for the message.
 
     Raises:
         ConfigError: No such file, not TOML, an unknown key or an impossible value.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read the {word} {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    return parse_config(text, str(path))
-
-
-def parse_config(text: str, name: str) -> Config:
-    """Read the text of a TOML file; what it does not name keeps its default.
-
-    Args:
-        text: The text.
-        name: What it is called in messages.
-
-    Raises:
-        ConfigError: Not TOML, an unknown key or an impossible value.
-    """
     try:
-        return make_config(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name} is not TOML: {error}") from error
+        return make(data)
     except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from error
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def make_config(data: Mapping[str, Any]) -> Config:
