@@ -30,6 +30,7 @@ from drrgen.jobs.task import Identity, Task
 from drrgen.manifest import SCHEMA_VERSION, Row
 
 _PREFIX, _MARKER = "part-", ".stats.json"
+_FOLDERS = ("images", "gallery", "manifest")
 IGNORED = "ignored"  # status of an item that turned out to be no work
 
 
@@ -235,9 +236,24 @@ def write_summary(out: Place, fingerprint: str, numbers: Sequence[int]) -> None:
             (out / "manifest" / ".open").rmdir()
 
 
+def check_ours(out: Place) -> None:
+    """See that what starting anew takes away was made by drrgen.
+
+    Raises:
+        ManifestError: There are such folders, and nothing says that they are drrgen's.
+    """
+    there = [name for name in _FOLDERS if (out / name).exists()]
+    ours = list_files(out / "manifest", f"{_PREFIX}*") or (out / "manifest" / ".open").exists()
+    if there and not ours and not (out / "manifest.json").exists():
+        raise ManifestError(
+            f"{out} holds {' and '.join(there)}, and no data set of drrgen that --overwrite could "
+            "take away; give another output folder, or leave --overwrite out"
+        )
+
+
 def remove_output(out: Place) -> None:
-    """Remove what earlier runs wrote, and nothing else."""
+    """Remove what earlier runs wrote, and nothing else; what says that it is ours goes last."""
     for name in ("manifest.json", "recipe.toml", "contact-sheet.png"):
         (out / name).unlink(missing_ok=True)
-    for name in ("manifest", "images", "gallery"):
+    for name in _FOLDERS:
         remove_tree(out / name)
