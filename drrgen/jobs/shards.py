@@ -17,8 +17,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from dataclasses import fields as fields_of
 from importlib.metadata import version
 from pathlib import Path
+from re import fullmatch
+from types import UnionType
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -30,6 +33,13 @@ from drrgen.jobs.task import Identity, Task
 from drrgen.manifest import SCHEMA_VERSION, Row
 
 _PREFIX, _MARKER = "part-", ".stats.json"
+_STATS = {
+    "fingerprint": str, "sha256": str, "rows": int, "status": dict, "reason": dict, "items": dict,
+}  # fmt: skip
+_RECORD = {
+    "status": str, "identity": list, "digest": str, "files": dict, "seconds": int | float,
+}  # fmt: skip
+_OUTCOME = {"rows": list, "identity": list, "files": dict, "seconds": int | float, "host": str}
 _FOLDERS = ("images", "gallery", "manifest")
 IGNORED = "ignored"  # status of an item that turned out to be no work
 
@@ -85,18 +95,32 @@ def name_part(number: int) -> str:
 
 def find_numbers(out: Place) -> list[int]:
     """Find the numbers of all parts that have a marker."""
-    markers = list_files(out / "manifest", f"{_PREFIX}*{_MARKER}")
-    return sorted(int(path.name.removeprefix(_PREFIX).removesuffix(_MARKER)) for path in markers)
+    names = [path.name for path in list_files(out / "manifest", f"{_PREFIX}*{_MARKER}")]
+    numbers = [name.removeprefix(_PREFIX).removesuffix(_MARKER) for name in names]
+    return sorted(int(number) for number in numbers if fullmatch("[0-9]{5,9}", number))
 
 
 def read_stats(out: Place, number: int) -> dict[str, Any] | None:
     """Read the marker of a part as it stands; None where there is none that can be read."""
+    return read_stats_file(out / "manifest" / f"{name_part(number)}{_MARKER}")
+
+
+def read_stats_file(path: Place) -> dict[str, Any] | None:
+    """Read a marker by its name; None where it is no marker."""
     try:
-        path = out / "manifest" / f"{name_part(number)}{_MARKER}"
         stats: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    return stats
+    if not holds(stats, _STATS) or not all(holds(x, _RECORD) for x in stats["items"].values()):
+        return None
+    return stats if all(len(x["identity"]) == 3 for x in stats["items"].values()) else None
+
+
+def holds(value: object, kinds: Mapping[str, type | UnionType]) -> bool:
+    """Say whether what was read of JSON is an object with some fields of these kinds."""
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), kind) for name, kind in kinds.items()
+    )
 
 
 def read_marker(out: Place, number: int) -> dict[str, Any] | None:
@@ -106,7 +130,7 @@ def read_marker(out: Place, number: int) -> dict[str, Any] | None:
         found = digest_file(out / "manifest" / f"{name_part(number)}.parquet")
     except OSError:
         return None
-    return marker if marker is not None and marker.get("sha256") == found else None
+    return marker if marker is not None and marker["sha256"] == found else None
 
 
 def write_stats(out: Place, number: int, stats: Mapping[str, Any]) -> None:
@@ -172,15 +196,25 @@ def write_outcome(out: Place, number: int, key: str, outcome: Outcome) -> None:
 
 
 def read_outcomes(out: Place, number: int) -> dict[str, Outcome]:
-    """Read what is finished of a part that is not whole yet."""
+    """Read what is finished of a part that is not whole yet; a broken outcome is none."""
     found = {}
     for path in list_files(find_journal(out, number), "*.json"):
-        try:
+        with suppress(OSError, ValueError):  # gone, if another one has just written the part
             fields = json.loads(path.read_bytes())
-            found[path.stem] = Outcome(**fields | {"identity": tuple(fields["identity"])})
-        except (ValueError, TypeError, KeyError):
-            path.unlink()
+            if _is_outcome(fields):
+                found[path.stem] = Outcome(**fields | {"identity": tuple(fields["identity"])})
     return found
+
+
+def _is_outcome(fields: Any) -> bool:
+    """Say whether what a journal holds is what ``write_outcome`` wrote."""
+    names = {field.name for field in fields_of(Outcome)}
+    return (
+        holds(fields, _OUTCOME)
+        and fields.keys() == names
+        and len(fields["identity"]) == 3
+        and all(holds(row, {"sample_id": str, "status": str}) for row in fields["rows"])
+    )
 
 
 def find_trace(out: Place, number: int, key: str) -> Place:
