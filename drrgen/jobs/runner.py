@@ -404,7 +404,7 @@ def _survey(task: Task, out: Place, parts: list[int], means: Means) -> _Survey:
             todo[part] = open_keys
             traces = list_files(find_journal(out, part), "*.trace")
             suspects |= {path.stem for path in traces} & open_keys
-        elif planned and (marker is None or _has_journal(out, part)):
+        elif _has_journal(out, part) or (planned and marker is None):
             unwritten.append(part)
     return _Survey(todo=todo, suspects=suspects, kept=kept, unwritten=tuple(unwritten))
 

@@ -38,6 +38,7 @@ _STATS = {
 }  # fmt: skip
 _RECORD = {
     "status": str, "identity": list, "digest": str, "files": dict, "seconds": int | float,
+    "host": str,
 }  # fmt: skip
 _OUTCOME = {"rows": list, "identity": list, "files": dict, "seconds": int | float, "host": str}
 _FOLDERS = ("images", "gallery", "manifest")
@@ -155,9 +156,10 @@ def write_part(out: Place, number: int, fresh: Mapping[str, Outcome], task: Task
         old = {key: item for key, item in marker["items"].items() if key not in fresh}
         _remove_stale(out, marker["items"], fresh)
         items |= old
-        if old:
-            table = pq.read_table(io.BytesIO(path.read_bytes())).to_pylist()
-            rows += [row for row in table if row["sample_id"] in old]
+        kept = _read_outcomes_of(path, old) if old else {}
+        for key, outcome in kept.items():  # their input may be gone: the journal holds all now
+            write_outcome(out, number, key, outcome)
+            rows += outcome.rows
     buffer = io.BytesIO()
     pq.write_table(task.to_table(rows), buffer, compression="zstd", row_group_size=2**30)
     data = buffer.getvalue()
@@ -173,11 +175,29 @@ def write_part(out: Place, number: int, fresh: Mapping[str, Outcome], task: Task
         "drrgen": version("drrgen"),
         "python": platform.python_version(),
     }
-    # Without its marker the old part is no part; the journal still holds what is fresh.
+    # Without its marker the old part is no part; the journal holds all that it held.
     path.with_name(f"{name_part(number)}{_MARKER}").unlink(missing_ok=True)
     write_bytes(path, data)
     write_stats(out, number, stats)
     remove_tree(find_journal(out, number))
+
+
+def _read_outcomes_of(path: Place, items: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Read from a part, as its marker tells of them, what became of some items."""
+    rows: dict[str, list[Row]] = {key: [] for key in items}
+    for row in pq.read_table(io.BytesIO(path.read_bytes())).to_pylist():
+        if row["sample_id"] in rows:
+            rows[row["sample_id"]].append(row)
+    return {
+        key: Outcome(
+            rows=rows[key],
+            identity=tuple(item["identity"]),
+            files=item["files"],
+            seconds=item["seconds"],
+            host=item["host"],
+        )
+        for key, item in items.items()
+    }
 
 
 def _remove_stale(out: Place, before: Mapping[str, Any], fresh: Mapping[str, Outcome]) -> None:

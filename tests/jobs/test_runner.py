@@ -226,3 +226,22 @@ def test_an_interrupted_run_goes_on_with_what_is_left(tmp_path: Path) -> None:
     do(stopped, ITEMS[:4])
     assert read_calls(stopped) == ["a", "b", "c", "d"]
     assert read_bytes(stopped) == read_bytes(undisturbed)
+
+
+@pytest.mark.parametrize("left", [ITEMS[1:3], []])
+def test_a_kill_while_a_part_is_written_anew_loses_no_row_of_what_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: list[Item]
+) -> None:
+    do(tmp_path, ITEMS[:3])
+    (tmp_path / "images" / "c.txt").unlink()
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("drrgen.jobs.shards.write_stats", die)
+        with pytest.raises(KeyboardInterrupt):
+            do(tmp_path, ITEMS[1:3])
+    do(tmp_path, left)
+    assert read_outcomes(tmp_path) == {key: OUTCOMES[key] for key in "abc"}
+    assert not (tmp_path / "manifest" / ".open").exists()

@@ -173,7 +173,7 @@ def test_a_journal_that_is_broken_is_none(task: ToyTask, out: Place, text: str) 
     (journal / name).write_text(text)
     assert read_standing(out).left == 3
     assert list_names(journal) == {name}
-    assert list(run(task, ITEMS[:3], out))[0].total == 3
+    assert next(run(task, ITEMS[:3], out)).total == 3
 
 
 def test_events_that_are_broken_are_passed_over(task: ToyTask, out: Place) -> None:
