@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from drrgen.errors import DrrgenError, InputError
+from drrgen.errors import DrrgenError, EngineError, InputError
 
 stdout = Console(highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -91,6 +91,14 @@ def exit_on_error() -> Iterator[None]:
         raise typer.Exit(ExitCode.USAGE) from error
     except (DrrgenError, OSError) as error:
         _say_error(error)
+        raise typer.Exit(ExitCode.ERROR) from error
+    except Exception as error:
+        from drrgen.io.stores import is_store_error
+
+        if not is_store_error(error):
+            raise
+        told = f"the store does not answer as it should: {type(error).__name__}: {error}"
+        _say_error(EngineError(f"{told}; the same command goes on when it does"))
         raise typer.Exit(ExitCode.ERROR) from error
 
 

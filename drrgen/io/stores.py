@@ -20,6 +20,9 @@ from drrgen.errors import InputError
 Place = Path | UPath
 
 _URL = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_STORE_LIBRARIES = {
+    "adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs",
+}  # fmt: skip
 _EXTRA = {"s3": "s3", "s3a": "s3"}  # what is installed for a protocol
 
 
@@ -30,10 +33,12 @@ def open_place(text: str | Path | UPath) -> Place:
         text: What the user wrote.
 
     Raises:
-        InputError: The protocol is unknown, or its package is not installed.
+        InputError: There is no name, or the protocol is unknown, or its package is not installed.
     """
     if not isinstance(text, str):
         return text
+    if not text:
+        raise InputError("got an empty name; wanted a path or a URL")
     url = _URL.match(text)
     if url is None:
         return Path(text)
@@ -56,6 +61,11 @@ def _advise(protocol: str) -> str:
     if protocol in _EXTRA:
         return f"pip install 'drrgen[{_EXTRA[protocol]}]'"
     return "install the package that fsspec names for it"
+
+
+def is_store_error(error: BaseException) -> bool:
+    """Say whether an error comes from the library of a store, whose errors have no common kind."""
+    return any(kind.__module__.split(".")[0] in _STORE_LIBRARIES for kind in type(error).__mro__)
 
 
 def is_remote(place: Place) -> bool:
@@ -85,7 +95,7 @@ def check_reachable(place: Place) -> None:
         return
     try:
         place.fs.invalidate_cache()
-        place.fs.exists(place.path)
+        place.fs.exists((place / "manifest.json").path)
     except ImportError:
         raise
     except Exception as error:

@@ -5,14 +5,16 @@ machines where the file system carries ``flock`` (NFS 4, Lustre, GPFS). In a sto
 for the lock; its owner renews it, and one that is not renewed for a while is dead.
 """
 
+import errno
 import fcntl
 import json
+import logging
 import os
 import platform
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +24,11 @@ from drrgen.errors import ManifestError
 from drrgen.io.atomic import write_bytes
 from drrgen.io.stores import Place, list_files
 
+log = logging.getLogger(__name__)
+
 RENEW_S = 20.0  # how often the owner of a lock in a store shows that it lives
+GLANCES, GLANCE_S = 10, 0.05  # tries to take a lock that another one may only be looking at
+_HELD = {errno.EWOULDBLOCK, errno.EACCES}  # what a lock that is held answers; all else is an error
 DEAD_S = 120.0  # after which it is taken for dead
 
 
@@ -68,22 +74,37 @@ def lock_shard(out: Place, index: int, count: int) -> Iterator[None]:
 
 
 def is_locked(out: Place) -> bool:
-    """Say whether some drrgen writes to an output now."""
+    """Say whether some drrgen writes to an output now; makes nothing there."""
+    if not isinstance(out, Path):
+        out.fs.invalidate_cache()
+        return any(_is_alive(path) for path in list_files(out / ".locks", "*"))
     try:
-        with lock_whole(out):
-            return False
-    except ManifestError:
+        with (out / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno not in _HELD:
+            raise
         return True
+    return False
 
 
 @contextmanager
 def _open_lock(path: Path, kind: int, out: Path) -> Iterator[IO[str]]:
-    """Hold a lock of the kernel."""
+    """Hold a lock of the kernel; who only looks whether one is held has it for a moment."""
     with path.open("a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except OSError as error:
-            raise _busy(out) from error
+        for left in reversed(range(GLANCES)):
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in _HELD:
+                    raise
+                if not left:
+                    raise _busy(out) from error
+                time.sleep(GLANCE_S)
+            else:
+                break
         yield file
 
 
@@ -96,7 +117,10 @@ def _lock_object(out: UPath, name: str) -> Iterator[None]:
 
     def renew() -> None:
         while not stop.wait(RENEW_S):
-            write_bytes(path, _sign())
+            try:
+                write_bytes(path, _sign())
+            except Exception as error:  # noqa: BLE001  a store that comes back finds us alive
+                log.warning("cannot renew the lock %s: %s", path, type(error).__name__)
 
     thread = threading.Thread(target=renew, daemon=True, name="drrgen-lock")
     thread.start()
@@ -105,7 +129,8 @@ def _lock_object(out: UPath, name: str) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        path.unlink()
+        with suppress(FileNotFoundError):
+            path.unlink()
 
 
 def _take(out: UPath, path: UPath) -> None:
@@ -140,9 +165,10 @@ def _sign() -> bytes:
 def _is_alive(path: Place) -> bool:
     """Say whether the owner of a lock has renewed it of late."""
     try:
-        return bool(time.time() - json.loads(path.read_bytes())["time"] < DEAD_S)
-    except (OSError, ValueError, KeyError):
+        age_s = time.time() - json.loads(path.read_bytes())["time"]
+    except (OSError, ValueError, KeyError, TypeError):
         return False
+    return bool(abs(age_s) < DEAD_S)  # one of the future was signed by a clock that was wrong
 
 
 def _busy(out: Place) -> ManifestError:

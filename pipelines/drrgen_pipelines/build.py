@@ -45,7 +45,7 @@ from drrgen_pipelines.contact_sheet import make_contact_sheet
 from drrgen_pipelines.discover import Discovery, find_studies
 from drrgen_pipelines.locator import note_locations
 from drrgen_pipelines.projection import find_setup
-from drrgen_pipelines.pseudonyms import keyed_hash, read_salt
+from drrgen_pipelines.pseudonyms import keyed_hash, make_pseudonym, read_salt
 from drrgen_pipelines.recipe import Recipe, make_recipe
 from drrgen_pipelines.recipe import to_toml as recipe_to_toml
 from drrgen_pipelines.rows import read_summary
@@ -53,6 +53,7 @@ from drrgen_pipelines.sources import Sources
 from drrgen_pipelines.task import RenderTask, make_item
 
 CONFIG_NAME, RECIPE_NAME = "config.toml", "recipe.toml"
+_SERIES = ("best", "all")  # all other words are the UID of one
 _SALT_LINE = re.compile(r"^# salt check: ([0-9a-f]+)$", re.MULTILINE)
 
 
@@ -155,13 +156,17 @@ def find_build(
     check_reachable(out)
     salt = read_salt(salt_file, make=make_salt)
     check = keyed_hash(salt, "salt check").hex()[:4]
+    series = config.render.series
+    if keep_others:
+        series = series if series in _SERIES else "best"  # the one that was named is there already
+    else:
+        config = _hide_series(config, salt)
     if not overwrite:
         _check_same(out, config, check)
         check_settings(make_task(config), out)
     found = find_studies(
-        sources, dataset=config.render.dataset, salt=salt, series=config.render.series, limit=limit,
-        mask=mask,
-    )  # fmt: skip
+        sources, dataset=config.render.dataset, salt=salt, series=series, limit=limit, mask=mask
+    )
     return Build(
         out=out,
         config=config,
@@ -337,6 +342,15 @@ def read_totals(out: Place) -> Totals:
 def make_task(config: Config) -> RenderTask:
     """Say what is done to each study; where to is said by the runner."""
     return RenderTask(out=Path(), render=config.render, augment=config.augment, run=config.run)
+
+
+def _hide_series(config: Config, salt: bytes) -> Config:
+    """Name a series as the manifest does, for its UID leads to a patient."""
+    series, dataset = config.render.series, config.render.dataset
+    if series in _SERIES:
+        return config
+    hidden = make_pseudonym(salt, "series", dataset, series)
+    return dataclasses.replace(config, render=dataclasses.replace(config.render, series=hidden))
 
 
 def _begin(build: Build) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -21,7 +21,7 @@ from drrgen.io.atomic import digest_file
 from drrgen.io.stores import Place, list_files, list_names
 from drrgen.jobs.shards import read_stats_file
 from drrgen.manifest import KEY, SCHEMA
-from drrgen_pipelines.rows import read_summary
+from drrgen_pipelines.rows import leads_out, read_summary
 
 EXAMPLES = 5
 PATH_COLUMNS = ("cxr_path", "mask_path", "bone_path", "soft_path", "line_integral_path")
@@ -248,7 +248,7 @@ def _last(key: object) -> object:
 def _check_paths(frame: pd.DataFrame) -> list[Finding]:
     """Paths stay inside the output folder."""
     paths = pd.concat([frame[column].dropna() for column in PATH_COLUMNS])
-    wild = [path for path in paths if PurePosixPath(path).is_absolute() or ".." in path.split("/")]
+    wild = [path for path in paths if leads_out(path)]
     return _find(Severity.ERROR, "path_escapes", "paths that leave the output folder", wild)
 
 
@@ -257,7 +257,7 @@ def _check_files(
 ) -> list[Finding]:
     """Every file is there, as it was written, and no other."""
     named = set(pd.concat([frame[column].dropna() for column in PATH_COLUMNS]))
-    safe = {name for name in digests.keys() | named if ".." not in name.split("/")}
+    safe = {name for name in digests.keys() | named if not leads_out(name)}
     look: Callable[[str], str | None] = _digest(out) if contents else _exists(out)
     with ThreadPoolExecutor(_READERS) as pool:
         found = dict(zip(sorted(safe), pool.map(look, sorted(safe)), strict=True))

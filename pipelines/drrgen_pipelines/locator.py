@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from drrgen.errors import ManifestError
 from drrgen.io.atomic import write_bytes
 from drrgen.io.stores import Place
 from drrgen.jobs.plan import find_private, make_private
@@ -33,6 +34,9 @@ def note_locations(out: Place, studies: Iterable[Study]) -> Iterator[Study]:
     Args:
         out: Output folder; the locator goes to ``<out>.private/locator.parquet``.
         studies: All studies of this run.
+
+    Raises:
+        ManifestError: The locator that is there is broken.
     """
     buffer, seen = io.BytesIO(), set[str]()
     with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd") as writer:
@@ -59,8 +63,16 @@ def read_locator(out: Place) -> dict[str, dict[str, Any]]:
 
 
 def _read_rows(path: Place) -> list[dict[str, Any]]:
-    """Read the rows of a locator."""
-    return pq.read_table(io.BytesIO(path.read_bytes())).to_pylist() if path.exists() else []
+    """Read the rows of a locator; none where there is none."""
+    if not path.exists():
+        return []
+    try:
+        return pq.read_table(io.BytesIO(path.read_bytes())).cast(_SCHEMA).to_pylist()
+    except (pa.ArrowException, ValueError) as error:
+        raise ManifestError(
+            f"{path} is broken; remove it and run the same command again: it is made anew for all "
+            "CT that are still there"
+        ) from error
 
 
 def _describe(study: Study) -> dict[str, Any]:

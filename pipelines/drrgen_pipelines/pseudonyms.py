@@ -5,11 +5,13 @@ patient is in a data set.
 """
 
 import hashlib
+import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from drrgen.errors import InputError
-from drrgen.io.atomic import write_bytes
+from drrgen.io.atomic import PARTIAL_MARK
 
 _PSEUDONYM_BYTES = 10  # among a million studies two meet with a chance of 4e-13
 _MIN_SALT_BYTES = 16
@@ -26,8 +28,7 @@ def read_salt(path: Path, *, make: bool = False) -> bytes:
         InputError: No such file, or too short a salt.
     """
     if make and not path.exists():
-        write_bytes(path, (secrets.token_hex(32) + "\n").encode())
-        path.chmod(0o600)
+        _make_salt(path)
     try:
         salt = path.read_bytes().strip()
     except OSError as error:
@@ -41,6 +42,19 @@ def read_salt(path: Path, *, make: bool = False) -> bytes:
             "long random line into it"
         )
     return salt
+
+
+def _make_salt(path: Path) -> None:
+    """Make a salt, unless another drrgen is faster: that one has it in use already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}{PARTIAL_MARK}{secrets.token_hex(6)}")
+    try:
+        partial.touch(mode=0o600)
+        partial.write_text(secrets.token_hex(32) + "\n", encoding="utf-8")
+        with suppress(FileExistsError):
+            os.link(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def make_pseudonym(salt: bytes, *parts: str) -> str:

@@ -92,14 +92,19 @@ def find_file(out: Place, name: str) -> Place:
     Raises:
         ManifestError: The path leads out of the folder.
     """
-    path = PurePosixPath(name)
-    leads_out = path.is_absolute() or PureWindowsPath(name).drive
-    if leads_out or "\0" in name or ".." in name.replace("\\", "/").split("/"):
+    if leads_out(name):
         raise ManifestError(
             f"the manifest of {out} names {name!r}, wanted a path under its own folder; "
             "drrgen check lists all of them, and a data set from a stranger is best left alone"
         )
-    return out / path
+    return out / PurePosixPath(name)
+
+
+def leads_out(name: str) -> bool:
+    """Say whether a path that a manifest names is no path under its own folder."""
+    parts = name.replace("\\", "/").split("/")
+    is_absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive != ""
+    return is_absolute or "\0" in name or ".." in parts
 
 
 def to_plain(value: Any) -> Any:

@@ -1,4 +1,6 @@
+import fcntl
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,45 @@ def test_a_lock_in_a_store_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
                 return
             locks.time.sleep(0.005)
         pytest.fail("the lock was not renewed")
+
+
+def test_looking_whether_an_output_is_locked_makes_nothing_there(out: Place) -> None:
+    assert not is_locked(out)
+    assert not out.exists()
+    with lock_whole(out):
+        assert is_locked(out)
+
+
+def test_who_only_looks_keeps_no_other_out(tmp_path: Path) -> None:
+    with lock_whole(tmp_path):
+        pass
+    looking = (tmp_path / ".lock").open("rb")
+    fcntl.flock(looking, fcntl.LOCK_EX)
+    threading.Timer(0.1, looking.close).start()
+    with lock_shard(tmp_path, 0, 2):
+        pass
+
+
+def test_a_store_that_fails_for_a_moment_does_not_lose_the_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(locks, "RENEW_S", 0.01)
+    renewed = threading.Semaphore(0)
+
+    def fail(*_: object) -> None:
+        renewed.release()
+        raise OSError
+
+    monkeypatch.setattr(locks, "write_bytes", fail)
+    with lock_whole(UPath("memory://shaky/out")):
+        assert renewed.acquire(timeout=5)
+        assert renewed.acquire(timeout=5)
+
+
+@pytest.mark.parametrize("text", ["[]", "7", '{"time": "now"}', '{"time": 1e12}', ""])
+def test_an_object_that_is_no_lock_of_a_living_drrgen_keeps_nobody_out(text: str) -> None:
+    out = UPath("memory://no-lock/out")
+    (out / ".locks").mkdir(parents=True, exist_ok=True)
+    (out / ".locks" / "lock").write_text(text)
+    with lock_whole(out):
+        pass

@@ -81,6 +81,8 @@ def test_a_file_that_no_row_names_is_only_worth_a_look(tmp_path: Path) -> None:
         ("duplicate_key", {"b": {"sample_id": "a"}}),
         ("split_unknown", {"a": {"split": "valid"}}),
         ("path_escapes", {"a": {"mask_path": "../../etc/passwd"}}),
+        ("path_escapes", {"a": {"mask_path": "/dev/zero"}}),
+        ("path_escapes", {"a": {"mask_path": "images/\0"}}),
         ("range_pitch_mm", {"a": {"pitch_mm": -1.0}}),
         ("range_sod_mm", {"a": {"sod_mm": 1900.0}}),
         ("range_exposed_xywh", {"a": {"exposed_xywh": [0, 0, 5, 3]}}),

@@ -10,8 +10,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from ct_files import write_ct
 from dicom_files import make_slice
 from PIL import Image
+from pydicom import dcmread
 from pydicom.datadict import DicomDictionary, dictionary_keyword
 from pydicom.dataset import Dataset
 from typer.testing import CliRunner
@@ -144,3 +146,25 @@ def test_nothing_of_a_refused_series_gets_out(tmp_path: Path) -> None:
     assert [row["reason"] for row in rows] == ["slice_gap"]
     shutil.rmtree(out / "cxr.private")
     assert search(out) == []
+
+
+def test_the_uid_of_a_series_that_was_chosen_does_not_get_out(tmp_path: Path) -> None:
+    write_planted(tmp_path / "ct")
+    uid = dcmread(next((tmp_path / "ct").rglob("JANE0.dcm"))).SeriesInstanceUID
+    out = tmp_path / "out"
+    for _ in range(2):
+        assert render(tmp_path / "ct", out, "--series", uid).exit_code == 0
+    more = tmp_path / "more"
+    write_ct(make_torso(spacing_mm=8.0, height_mm=200.0), more.with_suffix(".nii.gz"))
+    words = [
+        "append",
+        out / "cxr",
+        "--ct-dir",
+        f"{more}.nii.gz",
+        "--salt-file",
+        tmp_path / "salt.txt",
+    ]
+    assert runner.invoke(app, [str(word) for word in words]).exit_code == 0
+    shutil.rmtree(out / "cxr.private")
+    texts = [text for path in out.rglob("*") if path.is_file() for text in find_text(path)]
+    assert not any(uid in text for text in texts)

@@ -122,3 +122,15 @@ def test_a_store_without_ct_is_told(salt: Path, tmp_path: Path) -> None:
     assert code == 2
     assert "nothing is at memory" in " ".join(said.split())
     shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+def test_an_output_without_a_name_is_told(folder: Path, salt: Path) -> None:
+    code, said = render(folder, "", salt)
+    assert code == 2
+    assert "empty name" in said
+
+
+def test_a_store_that_holds_no_files_is_told(folder: Path, salt: Path) -> None:
+    code, said = render(folder, "data://x", salt)
+    assert code == 2
+    assert "cannot reach" in said

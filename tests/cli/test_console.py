@@ -1,0 +1,19 @@
+"""Errors become one sentence and an exit code."""
+
+import pytest
+import typer
+from botocore.exceptions import EndpointConnectionError
+
+from drrgen.cli.console import exit_on_error
+
+
+def test_a_store_that_goes_away_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended, exit_on_error():
+        raise EndpointConnectionError(endpoint_url="http://nowhere")
+    assert ended.value.exit_code == 1
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_an_error_of_ours_keeps_its_traceback() -> None:
+    with pytest.raises(RuntimeError, match="a bug"), exit_on_error():
+        raise RuntimeError("a bug")
