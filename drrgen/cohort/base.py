@@ -58,6 +58,7 @@ class Base:
         hu: Hounsfield units, without table and findings of its own [HU].
         labels: Number of the structure in every voxel.
         bone: Bones, with a voxel around them.
+        coarse: Lobes and organs on the grid of the fields.
         fields: Smooth distances on a coarse grid of the same extent [mm]: ``lung`` is positive
             inside the lungs; ``heart`` and ``aorta`` are positive outside.
         landmarks: Named points, patient LPS (z, y, x) [mm].
@@ -68,6 +69,7 @@ class Base:
     hu: Hu
     labels: UInt8[np.ndarray, "z y x"]
     bone: Bool[np.ndarray, "z y x"]
+    coarse: UInt8[np.ndarray, "z r c"]
     fields: dict[str, Float32[np.ndarray, "z r c"]]
     landmarks: dict[str, Zyx]
     names: dict[str, int]
@@ -75,6 +77,19 @@ class Base:
     def find(self, *names: str) -> tuple[int, ...]:
         """Find the numbers of structures, by name or by the beginning of one."""
         return tuple(k for name, k in self.names.items() if name.startswith(names))
+
+    @property
+    def coarse_grid(self) -> Grid:
+        """The grid of the fields: the same extent on fewer voxels."""
+        rows = self.coarse.shape[1]
+        ratio = self.grid.shape[1] / rows
+        z, y, x = self.grid.spacing_mm
+        o_z, o_y, o_x = self.grid.origin_mm
+        return Grid(
+            shape=(self.grid.shape[0], rows, rows),
+            spacing_mm=(z, y * ratio, x * ratio),
+            origin_mm=(o_z, o_y + y * (ratio - 1) / 2, o_x + x * (ratio - 1) / 2),
+        )
 
     @property
     def lobe_numbers(self) -> dict[str, int]:
@@ -152,6 +167,7 @@ def _unpack(arrays: dict[str, np.ndarray], names: dict[str, int]) -> Base:
         hu=arrays["hu"],
         labels=arrays["labels"],
         bone=arrays["bone"],
+        coarse=arrays["coarse"],
         fields=fields,
         landmarks={key: (float(z), float(y), float(x)) for key, (z, y, x) in points.items()},
         names=names,
@@ -174,7 +190,10 @@ def _make_arrays(ct: Path, mask: Path, size: int, names: dict[str, int]) -> dict
     lungs = [names[name] for name in LOBES.values()]
     fields = {
         "lung": _signed_distance(np.isin(coarse, lungs), field_mm),
-        "heart": -_signed_distance(coarse == names["heart"], field_mm),
+        # Without the stubs of the vessels, which no pericardium surrounds.
+        "heart": -_signed_distance(
+            ndimage.binary_opening(coarse == names["heart"], iterations=4), field_mm
+        ),
         "aorta": -_signed_distance(coarse == names["aorta"], field_mm),
     }
     spacing = _spacing(volume, size)
@@ -187,6 +206,7 @@ def _make_arrays(ct: Path, mask: Path, size: int, names: dict[str, int]) -> dict
         "hu": small,
         "labels": picked,
         "bone": thick,
+        "coarse": coarse,
         "spacing": np.array(spacing),
         "origin": first + (np.array(spacing) - to_mm) / 2,
         **{f"field_{key}": value for key, value in fields.items()},
@@ -282,6 +302,7 @@ _ARTERIES = {
     "rca": ((72, 185, 222), (66, 178, 205), (58, 195, 205), (53, 225, 225)),
 }
 _POCKETS = {"pocket_left": (106, 330), "pocket_right": (106, 150)}
+_CARINA = slice(91, 93)  # slices where the trachea divides
 _LEAD = {"right_atrium": (66, 225, 218), "right_ventricle": (57, 190, 300)}
 
 
@@ -304,11 +325,13 @@ def _find_landmarks(
     for name in ("heart", "superior_vena_cava", "brachiocephalic_vein_left",
                  "brachiocephalic_vein_right", *LOBES.values()):  # fmt: skip
         points[name] = np.argwhere(labels == names[name]).mean(axis=0)
-    for name in ("superior_vena_cava", "trachea", "esophagus"):
+    for name in ("superior_vena_cava", "esophagus"):
         where = np.argwhere(labels == names[name])
         low, high = where[:, 0].min(), where[:, 0].max()
         points[f"{name}_bottom"] = where[where[:, 0] <= low + 1].mean(axis=0)
         points[f"{name}_top"] = where[where[:, 0] >= high - 1].mean(axis=0)
+    points["carina"] = np.argwhere((labels == names["trachea"])[_CARINA]).mean(axis=0)
+    points["carina"][0] += _CARINA.start
     lungs = np.isin(labels, [names[name] for name in LOBES.values()])
     bottom = np.argwhere(lungs.any(axis=(1, 2)))[[0, -1], 0]
     middle = points["heart"]

@@ -284,6 +284,9 @@ def make_sampling(deformation: Deformation, base: Base) -> Float[Tensor, "z y x 
     for i, (axis, middle) in enumerate(zip(grid.axes_mm(), base.grid.center_mm, strict=True)):
         unscaled = (torch.from_numpy(axis) - middle) / deformation.scale[i]
         sampling[..., 2 - i] = (unscaled + moved[i]) / half[i]
+    # Beyond the first and last slice the trunk goes on as it ends there.
+    end = 1 - 1 / base.grid.shape[0]
+    sampling[..., 2].clamp_(-end, end)
     return sampling
 
 
