@@ -24,7 +24,7 @@ THEMES: dict[str, tuple[Kind, ...]] = {
     "cancer": (Kind.MASS, Kind.NODULE, Kind.LYMPHADENOPATHY, Kind.PLEURAL_EFFUSION),
     "infection": (Kind.CONSOLIDATION, Kind.GROUND_GLASS, Kind.PLEURAL_EFFUSION, Kind.ATELECTASIS),
 }  # fmt: skip
-HEART_RATE = (0.24, 0.42)  # of a large heart
+HEART_RATE = (0.10, 0.34)  # of a large heart
 PRESSED_ML = 250.0  # so much fluid presses lung together
 _LOBE_VOLUMES = (0.27, 0.20, 0.24, 0.06, 0.23)  # in the order of LOBES, of the real CT
 
@@ -145,18 +145,29 @@ def _count_scans(chance: Generator, config: CohortConfig) -> int:
 def _draw(kind: Kind, chance: Generator, scans: int) -> list[Finding]:
     """Draw the findings of a kind."""
     return [
-        replace(finding, seed=int(chance.integers(2**31)), course=_draw_course(kind, chance, scans))
+        replace(
+            finding,
+            seed=int(chance.integers(2**31)),
+            course=_draw_course(finding, chance, scans),
+        )
         for finding in _PLANS[kind](chance)
     ]
 
 
-def _draw_course(kind: Kind, chance: Generator, scans: int) -> tuple[float, ...]:
+_GROWS = {Kind.NODULE: (1.0, 1.0, 1.25, 1.5), Kind.MASS: (1.0, 1.0, 1.2),
+          Kind.LYMPHADENOPATHY: (1.0, 1.0, 1.2)}  # fmt: skip
+_COMES_AND_GOES = (Kind.CONSOLIDATION, Kind.GROUND_GLASS, Kind.PLEURAL_EFFUSION,
+                   Kind.PNEUMOTHORAX, Kind.ATELECTASIS, Kind.PERICARDIAL_EFFUSION)  # fmt: skip
+LARGEST_NODULE_MM = 29.0  # more is a mass
+
+
+def _draw_course(finding: Finding, chance: Generator, scans: int) -> tuple[float, ...]:
     """Draw how a finding goes on: growth, or coming and going."""
-    if kind in (Kind.NODULE, Kind.MASS, Kind.LYMPHADENOPATHY):
-        rate = float(chance.choice([1.0, 1.0, 1.25, 1.5]))
-        return tuple(rate**i for i in range(scans))
-    if kind in (Kind.CONSOLIDATION, Kind.GROUND_GLASS, Kind.PLEURAL_EFFUSION, Kind.PNEUMOTHORAX,
-                Kind.ATELECTASIS, Kind.PERICARDIAL_EFFUSION):  # fmt: skip
+    if finding.kind in _GROWS:
+        rate = float(chance.choice(_GROWS[finding.kind]))
+        most = LARGEST_NODULE_MM / finding.amount if finding.kind is Kind.NODULE else np.inf
+        return tuple(min(rate**i, most) for i in range(scans))
+    if finding.kind in _COMES_AND_GOES:
         factors = [1.0, *chance.choice([0.0, 0.6, 1.0, 1.3], size=2).tolist()][:scans]
         return tuple(0.0 if 0.0 in factors[:i] else f for i, f in enumerate(factors))
     return (1.0,) * scans

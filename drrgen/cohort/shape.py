@@ -133,7 +133,7 @@ def draw_shape(chance: Generator, *, female: bool, hyperinflated: bool) -> Shape
         breath_mm=float(np.clip(low, -18, 20)),
         kyphosis_mm=float(np.clip(chance.gamma(2.0, 4.0) - 4, -4, 24)),
         scoliosis_mm=float(np.clip(chance.normal(0, 3), -10, 10)),
-        heart=float(np.clip(chance.normal(0.0, 0.05), -0.12, 0.12)),
+        heart=float(np.clip(chance.normal(-0.23, 0.04), -0.34, -0.14)),  # the real one is wide
         rough_mm=float(chance.uniform(2.0, 4.5)),
         rough_seed=int(chance.integers(2**31)),
         breast_mm=float(np.clip(chance.normal(26, 9), 10, 50)) if female else 0.0,
