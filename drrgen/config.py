@@ -33,7 +33,7 @@ from drrgen.errors import ConfigError
 
 RENDER_VERSION = 2  # rises whenever any pixel would change: see CHANGELOG, Pixels
 
-R = TypeVar("R", "RenderConfig", "RunConfig")
+R = TypeVar("R")
 Xyz = tuple[float, float, float]
 
 
@@ -207,6 +207,19 @@ def read_config(path: Path) -> Config:
     Raises:
         ConfigError: No such file, not TOML, an unknown key or an impossible value.
     """
+    return read_sections(path, Config)
+
+
+def read_sections(path: Path, kind: type[R]) -> R:
+    """Read a TOML file into a record of records, one a section.
+
+    Args:
+        path: The file.
+        kind: The outer record.
+
+    Raises:
+        ConfigError: No such file, not TOML, an unknown key or an impossible value.
+    """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -214,7 +227,7 @@ def read_config(path: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     try:
-        return make_config(data)
+        return make_sections(data, kind)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -225,9 +238,23 @@ def make_config(data: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: An unknown key, a wrong type or an impossible value.
     """
-    sections = {f.name: typing.cast(type, f.type) for f in dataclasses.fields(Config)}
+    return make_sections(data, Config)
+
+
+def make_sections(data: Mapping[str, Any], kind: type[R]) -> R:
+    """Build a record of records from the tables of a TOML file.
+
+    Args:
+        data: The tables.
+        kind: The outer record.
+
+    Raises:
+        ConfigError: An unknown key, a wrong type or an impossible value.
+    """
+    fields = dataclasses.fields(typing.cast(Any, kind))
+    sections = {f.name: typing.cast(type, f.type) for f in fields}
     _check_known(data, sections, "section")
-    return Config(**{name: _make_record(sections[name], table) for name, table in data.items()})
+    return kind(**{name: _make_record(sections[name], table) for name, table in data.items()})
 
 
 def with_overrides(record: R, overrides: Mapping[str, Any]) -> R:
@@ -235,12 +262,11 @@ def with_overrides(record: R, overrides: Mapping[str, Any]) -> R:
     given = {key: value for key, value in overrides.items() if value is not None}
     hints = typing.get_type_hints(type(record))
     _check_known(given, hints, "key")
-    return dataclasses.replace(
-        record, **{key: _convert(value, hints[key], key) for key, value in given.items()}
-    )
+    changes = {key: _convert(value, hints[key], key) for key, value in given.items()}
+    return typing.cast(R, dataclasses.replace(typing.cast(Any, record), **changes))
 
 
-def to_toml(config: Config, *, sections: tuple[str, ...] = ("render", "augment", "run")) -> str:
+def to_toml(config: object, *, sections: tuple[str, ...] = ("render", "augment", "run")) -> str:
     """Write a configuration as TOML, every key with its comment; keys without a value are
     commented out.
     """

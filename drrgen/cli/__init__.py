@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from drrgen.cli.check import check
+from drrgen.cli.cohort import cohort
 from drrgen.cli.compare import compare
 from drrgen.cli.config import show_config
 from drrgen.cli.console import read_version, stdout
@@ -43,6 +44,7 @@ app.command("render")(render)
 app.command("info")(show_info)
 app.command("check")(check)
 app.command("compare")(compare)
+app.command("cohort")(cohort)
 app.command("config")(show_config)
 app.command("doctor")(show_doctor)
 
