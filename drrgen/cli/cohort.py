@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from drrgen.cli.console import ExitCode, exit_on_error, set_up_logging, stderr, stdout
+from drrgen.cli.console import ExitCode, exit_on_error, set_up_logging, stderr
 
 if TYPE_CHECKING:
     from drrgen.cohort.build import CohortBuild
@@ -101,20 +100,22 @@ def _report(balance: "Balance", out: Path, *, quiet: bool) -> None:
             f"of them without any finding; {balance.reports} distinct reports; {balance.failed} "
             "failed"
         )
-        stdout.print(_make_table(balance))
+        for line in _make_table(balance):
+            typer.echo(line)
     for name in ("ct", "reports.csv", "labels.csv", "metadata.csv", "findings.csv", "masks"):
         typer.echo(str(out / name))
 
 
-def _make_table(balance: "Balance") -> Table:
-    """Lay out how often each label is true, alone and with each other one."""
+def _make_table(balance: "Balance") -> Iterator[str]:
+    """Lay out how often each label is true, alone and with each other one, a line a label."""
     names = [name for name in balance.known if balance.present[name]]
-    table = Table("", "label", "volumes", "share", *(str(i) for i in range(1, len(names) + 1)))
+    yield f"{'label':38}{'volumes':>8}{'share':>7}   together with" + "".join(
+        f"{i:4}" for i in range(1, len(names) + 1)
+    )
     for i, name in enumerate(names, start=1):
-        pairs = [
-            str(balance.together[(name, other)] + balance.together[(other, name)] or "")
+        pairs = "".join(
+            f"{balance.together[(name, other)] + balance.together[(other, name)] or '.':>4}"
             for other in names
-        ]
+        )
         share = balance.present[name] / balance.known[name]
-        table.add_row(str(i), name, str(balance.present[name]), f"{share:.0%}", *pairs)
-    return table
+        yield f"{i:3} {name:34}{balance.present[name]:8}{share:7.0%}{'':16}{pairs}"

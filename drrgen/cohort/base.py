@@ -34,6 +34,7 @@ from drrgen.volume import AIR_HU, CTVolume, Hu
 BASE_VERSION = 1  # rises whenever the cleaned CT would change
 FIELD_COLUMNS = 128  # distances are smooth: this many are enough at every size
 BLOOD_HU = 450.0  # the densest that diluted contrast medium is left
+RIM_HU, BONE_HU = 900, 1250
 LUNG_HU = -860.0
 # Where the CT has findings of its own: voxel (z, y, x) of the CT as LPS, and radius [mm].
 _OWN_FINDINGS = (((89.5, 369.0, 316.0), 30.0), ((60.0, 205.0, 400.0), 26.0))
@@ -183,7 +184,7 @@ def _make_arrays(ct: Path, mask: Path, size: int, names: dict[str, int]) -> dict
     bones = [k for name, k in names.items() if name.startswith(_BONES)]
     bone = np.isin(labels, bones)
     hu = _heal(np.maximum(volume.hu, AIR_HU), labels, volume, names)
-    hu = _dilute(hu, ndimage.binary_dilation(bone, iterations=2))
+    hu = _dilute(hu, bone)
     small = _shrink(hu, size)
     field_mm = _spacing(volume, FIELD_COLUMNS)
     coarse = _pick(labels, FIELD_COLUMNS)
@@ -260,9 +261,14 @@ def _find_donor(hu: Hu, lung: Bool[np.ndarray, "z y x"], box: tuple[slice, ...])
 
 
 def _dilute(hu: Hu, bone: Bool[np.ndarray, "z y x"]) -> Hu:
-    """Dilute contrast medium that is as dense as metal, and so take calcium out of vessels."""
-    dense = (hu > BLOOD_HU) & ~bone
-    out = np.where(dense, BLOOD_HU + 0.05 * (hu - BLOOD_HU), np.minimum(hu, 1700))
+    """Dilute contrast medium that is as dense as metal, and so take calcium out of vessels.
+
+    The rim of the bones may hold cortical bone that their labels missed; nothing in it, and nothing
+    in this person's bones, is as dense as the medium.
+    """
+    near = ndimage.binary_dilation(bone, iterations=2)
+    medium = np.where(near, hu > RIM_HU, hu > BLOOD_HU) & ~bone
+    out = np.where(medium, BLOOD_HU + 0.05 * (hu - BLOOD_HU), np.minimum(hu, BONE_HU))
     return np.rint(out).astype(np.int16)
 
 

@@ -25,6 +25,7 @@ NODE_MM = 8.0
 SQUARINGS = 6
 MIN_JACOBIAN = 0.15  # of a lobe that collapses; a fold is 0 or less
 _ROUGH_MM = 35.0  # correlation length of the random part
+_PLEURA_TO_RIB_MM, _WALL_MM = 8.0, 45.0  # where fat begins, and over which way it grows
 _HEART_MM = 62.0  # reach of the change of the heart
 _KYPHOSIS_MM = 160.0  # half the height of the thoracic spine
 
@@ -54,6 +55,7 @@ class Shape:
         kyphosis_mm: How far apex and base lean forward against the middle [mm].
         scoliosis_mm: Sideways bend of the spine [mm].
         heart: Logarithm of the heart's scale.
+        fat_mm: How much thicker the chest wall and the abdomen are [mm].
         rough_mm: Standard deviation of the random part [mm].
         rough_seed: Its seed; the same for all scans of a patient.
         breast_mm: Thickness of the breasts [mm]; 0 for none.
@@ -65,6 +67,7 @@ class Shape:
     kyphosis_mm: float = 0.0
     scoliosis_mm: float = 0.0
     heart: float = 0.0
+    fat_mm: float = 0.0
     rough_mm: float = 0.0
     rough_seed: int = 0
     breast_mm: float = 0.0
@@ -122,7 +125,7 @@ def draw_shape(chance: Generator, *, female: bool, hyperinflated: bool) -> Shape
         hyperinflated: With a low diaphragm, as emphysema has.
     """
     stature = chance.normal(0.95 if female else 1.0, 0.04)
-    girth = chance.normal(1.0, 0.07)
+    girth = chance.normal(1.0, 0.08)
     low = chance.normal(10, 5) if hyperinflated else chance.normal(-3, 8)
     return Shape(
         scale=(
@@ -134,7 +137,8 @@ def draw_shape(chance: Generator, *, female: bool, hyperinflated: bool) -> Shape
         kyphosis_mm=float(np.clip(chance.gamma(2.0, 4.0) - 4, -4, 24)),
         scoliosis_mm=float(np.clip(chance.normal(0, 3), -10, 10)),
         heart=float(np.clip(chance.normal(-0.23, 0.04), -0.34, -0.14)),  # the real one is wide
-        rough_mm=float(chance.uniform(2.0, 4.5)),
+        fat_mm=float(np.clip(chance.normal(4, 12), -12, 34)),
+        rough_mm=float(chance.uniform(2.5, 5.5)),
         rough_seed=int(chance.integers(2**31)),
         breast_mm=float(np.clip(chance.normal(26, 9), 10, 50)) if female else 0.0,
     )
@@ -148,7 +152,8 @@ def draw_follow_up(shape: Shape, chance: Generator) -> Shape:
 def make_patient_grid(base: Base, shape: Shape) -> Grid:
     """Make the grid of a patient's CT: as many voxels, square, the field of view fits the trunk."""
     z, y, x = base.grid.spacing_mm
-    side = max(shape.scale[1], shape.scale[2])
+    trunk_mm = x * base.grid.shape[2]
+    side = max(shape.scale[1], shape.scale[2]) * (1 + 2 * max(shape.fat_mm, 0) / trunk_mm)
     spacing = (z * shape.scale[0], y * side, x * side)
     center = base.grid.center_mm
     o_z, o_y, o_x = (
@@ -207,6 +212,7 @@ def make_velocity(base: Base, shape: Shape, nodes: Grid) -> Float[Tensor, "3 z y
     heart = Pull(center_mm=base.landmarks["heart"], reach_mm=_HEART_MM, rate=shape.heart)
     for pull in (heart, *shape.pulls):
         velocity += _make_pull(pull, nodes)
+    velocity[1:] += shape.fat_mm * _make_outward(base, nodes)
     along = (z - base.landmarks["heart"][0]) / _KYPHOSIS_MM
     bend = np.clip(along, -1.2, 1.2)
     velocity[1] += -shape.kyphosis_mm * bend**2
@@ -223,6 +229,25 @@ def _make_pull(pull: Pull, nodes: Grid) -> Float64[np.ndarray, "3 z y x"]:
     square = sum(each.astype(float) ** 2 for each in offset)
     influence = pull.rate * np.exp(-square / (2 * pull.reach_mm**2))
     return np.stack([each * influence for each in offset])
+
+
+def _make_outward(base: Base, nodes: Grid) -> Float64[np.ndarray, "2 z y x"]:
+    """Make the direction, along y and x, in which fat pushes the skin: none inside the ribs."""
+    grid = base.coarse_grid
+    index = [
+        (axis - o) / s
+        for axis, o, s in zip(nodes.axes_mm(), grid.origin_mm, grid.spacing_mm, strict=True)
+    ]
+    where = np.stack(np.broadcast_arrays(*index))
+    beyond = -ndimage.map_coordinates(base.fields["lung"], where, order=1, mode="nearest")
+    outside = np.clip((beyond - _PLEURA_TO_RIB_MM) / _WALL_MM, 0, 1)
+    _, y, x = nodes.axes_mm()
+    middle = base.landmarks["carina"]
+    radius = np.array(grid.shape[1:]) * grid.spacing_mm[1:] / 2
+    return np.stack([
+        outside * np.clip((y - middle[1]) / (0.6 * radius[0]), -1, 1),
+        outside * np.clip((x - middle[2]) / (0.9 * radius[1]), -1, 1),
+    ])  # fmt: skip
 
 
 def _make_rough(shape: Shape, nodes: Grid) -> Float64[np.ndarray, "3 z y x"]:
