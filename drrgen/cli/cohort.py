@@ -27,7 +27,8 @@ def cohort(
         bool | None, typer.Option("--dicom", help="Write DICOM series instead of NIfTI.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Settings as TOML, like COHORT/cohort.toml; options beat it.")
+        Path | None,
+        typer.Option(help="Settings as TOML, like COHORT/cohort.toml; options beat it."),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes; by cores and memory, none for a handful.")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -144,10 +145,11 @@ def read_base(size: int, cache: Path) -> Base:
     path = cache / f"base-{digest}-{size}.npz"
     if not path.exists():
         buffer = io.BytesIO()
-        np.savez(buffer, **_make_arrays(ct, mask, size, _read_names(table)))
+        arrays: dict[str, Any] = _make_arrays(ct, mask, size, _read_names(table))
+        np.savez(buffer, **arrays)
         write_bytes(path, buffer.getbuffer())
-    with np.load(path) as arrays:
-        return _unpack(dict(arrays), _read_names(table))
+    with np.load(path) as kept:
+        return _unpack(dict(kept), _read_names(table))
 
 
 def _read_names(table: Path) -> dict[str, int]:
@@ -237,7 +239,8 @@ def _heal(hu: Hu, labels: np.ndarray, volume: CTVolume, names: dict[str, int]) -
         low = np.rint(center).astype(int) - reach
         high = np.minimum(low + 2 * reach + 1, hu.shape)
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        offset = np.stack(np.mgrid[box], axis=-1) - np.array(center)
+        index = [np.arange(s.start, s.stop) for s in box]
+        offset = np.stack(np.meshgrid(*index, indexing="ij"), axis=-1) - np.array(center)
         distance = np.linalg.norm(offset * spacing, axis=-1)
         share = np.clip((radius_mm - distance) / 6, 0, 1) * lung[box]
         healed[box] += share * (_find_donor(hu, lung, box) - healed[box])

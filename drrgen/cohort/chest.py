@@ -112,7 +112,8 @@ def draw_hernia(canvas: Canvas, finding: Finding, factor: float) -> Drawn | None
     """
     chance = np.random.default_rng(finding.seed)
     size = finding.amount * factor
-    base_point = np.array(canvas.base.landmarks["esophagus_bottom"]) + [size / 2 + 4, 18.0, -8.0]
+    hiatus = np.array(canvas.base.landmarks["esophagus_bottom"])
+    base_point = hiatus + np.array([size / 2 + 4, 18.0, -8.0])
     place = canvas.deformation.find_in_patient((base_point[0], base_point[1], base_point[2]))
     box = canvas.box_around(place, 0.75 * size)
     if box is None:
@@ -123,7 +124,7 @@ def draw_hernia(canvas: Canvas, finding: Finding, factor: float) -> Drawn | None
     kept = [name for name in _KEPT if name != "esophagus"]
     gives_way = ~canvas.find_any(*kept, box=box) & (canvas.hu[box] < 120)
     share = (canvas.soften(depth.astype(np.float32)) * gives_way).astype(np.float32)
-    level = np.float32(chance.uniform(-0.25, 0.15) * size)
+    level = np.float32(chance.uniform(-0.3, 0.05) * size)
     gas = canvas.soften(np.minimum(level - y, depth - 4.0).astype(np.float32))
     target = np.where(depth > 4.0, FOOD_HU, WALL_HU)
     target = target + gas * (GAS_HU - target)
@@ -201,16 +202,18 @@ def draw_material(canvas: Canvas, finding: Finding, _factor: float) -> Drawn | N
     marks = canvas.base.landmarks
     vein = marks[f"brachiocephalic_vein_{finding.side}"]
     pocket = np.array(marks[f"pocket_{finding.side}"])
-    inner = pocket + [4.0, 12.0, 0.0]
+    inner = pocket + np.array([4.0, 12.0, 0.0])
     way = [inner, np.array(vein), np.array(marks["superior_vena_cava_top"])]
     way += [np.array(marks["superior_vena_cava"]), np.array(marks["right_atrium"])]
     pacemaker = finding.variant == "pacemaker"
     if pacemaker:
         way.append(np.array(marks["right_ventricle"]))
-    radius = 1.0 if pacemaker else 0.9
+    radius = 1.2 if pacemaker else 1.0
     points = [_move(canvas, point) for point in way]
     segments = [(a, b, radius) for a, b in pairwise(points)]
-    drawn = _draw_tubes(canvas, segments, METAL_HU if pacemaker else 1500.0, also=_move(canvas, pocket))
+    drawn = _draw_tubes(
+        canvas, segments, METAL_HU if pacemaker else 1500.0, also=_move(canvas, pocket)
+    )
     return _add_pocket(canvas, drawn, _move(canvas, pocket), pacemaker=pacemaker) if drawn else None
 
 
@@ -256,9 +259,7 @@ def _draw_tubes(
     return Drawn(box=box, share=share, hu=np.maximum(hu, hu + share * (np.float32(target) - hu)))
 
 
-def _add_rod(
-    canvas: Canvas, box: Box, share: Values, ends: tuple[Zyx, Zyx], radius: float
-) -> None:
+def _add_rod(canvas: Canvas, box: Box, share: Values, ends: tuple[Zyx, Zyx], radius: float) -> None:
     """Add a rod to the shares of a box: a bell across, with the rod's cross-section in all."""
     near = canvas.grid.find_box(np.array(ends), 3 * canvas.grid.pitch_mm)
     if near is None:
@@ -278,8 +279,5 @@ def _add_rod(
     sigma2 = (0.45 * canvas.grid.pitch_mm) ** 2 + (radius / 2) ** 2
     bell = np.minimum(1.0, radius**2 / (2 * sigma2) * np.exp(-distance2 / (2 * sigma2)))
     offset = [s.start - b.start for s, b in zip(inner, box, strict=True)]
-    where = tuple(
-        slice(o, o + s.stop - s.start) for o, s in zip(offset, inner, strict=True)
-    )
+    where = tuple(slice(o, o + s.stop - s.start) for o, s in zip(offset, inner, strict=True))
     share[where] = np.maximum(share[where], bell)
-

@@ -44,8 +44,8 @@ def draw_nodule(canvas: Canvas, finding: Finding, factor: float) -> Drawn | None
     waves = 0.14 if finding.kind is Kind.MASS else 0.08
     depth = _make_ball(canvas, box, place, size_mm / 2, waves, chance)
     share = canvas.soften(depth) * _inside_lung(canvas, box)
-    target = _draw_hu(canvas, finding.variant, chance)
-    target = target + 10 * canvas.make_texture(box, 6.0, finding.seed)
+    mean = _draw_hu(canvas, finding.variant, chance)
+    target = mean + 10 * canvas.make_texture(box, 6.0, finding.seed)
     return Drawn(box=box, share=share, hu=_fill(canvas.hu[box], share, target), size_mm=size_mm)
 
 
@@ -130,8 +130,8 @@ def draw_atelectasis(canvas: Canvas, finding: Finding, factor: float) -> Drawn |
         return None
     inside = ndimage.binary_dilation(lobe[box]).astype(np.float32)
     share = ndimage.gaussian_filter(inside, 0.6) * ~canvas.find_any("heart", "aorta", box=box)
-    target = _draw_hu(canvas, "solid", chance) + (40 if canvas.contrast else 0)
-    target = target + 12 * canvas.make_texture(box, 8.0, finding.seed)
+    mean = _draw_hu(canvas, "solid", chance) + (40 if canvas.contrast else 0)
+    target = mean + 12 * canvas.make_texture(box, 8.0, finding.seed)
     return Drawn(box=box, share=share, hu=_fill(canvas.hu[box], share, target))
 
 

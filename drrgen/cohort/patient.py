@@ -123,9 +123,7 @@ def _draw_kinds(chance: Generator, config: CohortConfig) -> tuple[frozenset[Kind
     return frozenset(), float(scores["age"])
 
 
-def _score(
-    kind: Kind, scores: dict[str, float], themes: ThemesConfig, chance: Generator
-) -> float:
+def _score(kind: Kind, scores: dict[str, float], themes: ThemesConfig, chance: Generator) -> float:
     """Make the hidden normal score of a finding: its causes, and chance."""
     loads = {name: getattr(themes, name) for name, kinds in THEMES.items() if kind in kinds}
     # Several causes share at most nine tenths of the variance.
@@ -176,7 +174,7 @@ def _draw_course(finding: Finding, chance: Generator, scans: int) -> tuple[float
 def _draw_lobe(chance: Generator) -> tuple[str, Side]:
     """Draw a lobe by its volume."""
     lobe = str(chance.choice(list(LOBES), p=_LOBE_VOLUMES))
-    return lobe, Side(lobe.split()[0])
+    return lobe, Side(lobe.split(maxsplit=1)[0])
 
 
 def _plan_nodules(chance: Generator) -> list[Finding]:
@@ -188,9 +186,7 @@ def _plan_nodules(chance: Generator) -> list[Finding]:
         variant = str(chance.choice(["solid", "ground-glass", "calcified"], p=[0.72, 0.16, 0.12]))
         largest = 12.0 if variant == "calcified" else 20.0
         size = float(np.clip(chance.gamma(3.0, 3.2), 5.0, largest))
-        found.append(
-            Finding(kind=Kind.NODULE, amount=size, side=side, place=lobe, variant=variant)
-        )
+        found.append(Finding(kind=Kind.NODULE, amount=size, side=side, place=lobe, variant=variant))
     return found
 
 
@@ -217,9 +213,7 @@ def _plan_atelectasis(chance: Generator) -> list[Finding]:
     if chance.random() < 0.3:
         lobe, side = _draw_lobe(chance)
         loss = float(chance.uniform(0.35, 0.65))
-        return [
-            Finding(kind=Kind.ATELECTASIS, amount=loss, side=side, place=lobe, variant="lobar")
-        ]
+        return [Finding(kind=Kind.ATELECTASIS, amount=loss, side=side, place=lobe, variant="lobar")]
     sides = [Side.LEFT, Side.RIGHT] if chance.random() < 0.3 else [Side(chance.choice(list(Side)))]
     return [
         Finding(
@@ -259,9 +253,7 @@ def _plan_nodes(chance: Generator) -> list[Finding]:
     count = int(chance.integers(1, 5))
     places = chance.choice(list(STATIONS), count, replace=False)
     return [
-        Finding(
-            kind=Kind.LYMPHADENOPATHY, amount=float(chance.uniform(12, 26)), place=str(place)
-        )
+        Finding(kind=Kind.LYMPHADENOPATHY, amount=float(chance.uniform(12, 26)), place=str(place))
         for place in places
     ]
 
@@ -270,9 +262,7 @@ def _plan_coronary(chance: Generator) -> list[Finding]:
     """One to three arteries, the left anterior descending first."""
     count = int(chance.integers(1, 4))
     return [
-        Finding(
-            kind=Kind.CORONARY_CALCIFICATION, amount=float(chance.integers(2, 8)), place=artery
-        )
+        Finding(kind=Kind.CORONARY_CALCIFICATION, amount=float(chance.integers(2, 8)), place=artery)
         for artery in ("lad", "rca", "lcx")[:count]
     ]
 
@@ -335,7 +325,11 @@ def _draw_scans(
     scans, months = [], 0
     for i in range(count):
         habitus = draw_follow_up(shape, chance) if i else shape
-        kernels = ("soft", "sharp") if chance.random() < config.patients.second_reconstruction else ("soft",)
+        kernels = (
+            ("soft", "sharp")
+            if chance.random() < config.patients.second_reconstruction
+            else ("soft",)
+        )
         scans.append(
             Scan(
                 name="abc"[i],

@@ -38,8 +38,8 @@ def draw_effusion(canvas: Canvas, finding: Finding, factor: float) -> Drawn | No
     level = _find_level(canvas, inside, rank, finding.amount * factor)
     hu = canvas.hu[box]
     share = canvas.soften(rank - level) * inside
-    target = np.random.default_rng(finding.seed).uniform(*FLUID_HU)
-    target = target + 4 * canvas.make_texture(box, 10.0, finding.seed)
+    mean = float(np.random.default_rng(finding.seed).uniform(*FLUID_HU))
+    target = mean + 4 * canvas.make_texture(box, 10.0, finding.seed)
     return Drawn(box=box, share=share, hu=_submerge(hu, share, target))
 
 
@@ -59,8 +59,8 @@ def draw_pressed_lung(canvas: Canvas, finding: Finding, factor: float) -> Drawn 
     caudal = np.clip(1.6 - 2.2 * (low - low.min()) / max(float(np.ptp(low)), 1.0), 0, 1)
     depth = np.minimum(rank - rim, level - rank)
     share = (canvas.soften(depth, 5.0) * inside * caudal).astype(np.float32)
-    target = PRESSED_HU + (PRESSED_ENHANCED_HU if canvas.contrast else 0)
-    target = target + 15 * canvas.make_texture(box, 6.0, finding.seed)
+    mean = PRESSED_HU + (PRESSED_ENHANCED_HU if canvas.contrast else 0)
+    target = mean + 15 * canvas.make_texture(box, 6.0, finding.seed)
     return Drawn(box=box, share=share, hu=_submerge(canvas.hu[box], share, target))
 
 

@@ -157,7 +157,9 @@ def _tell_gone(kind: Kind, writer: Writer) -> list[str]:
         return []
     name = writer.pick(*_NAMES[kind])
     return [
-        writer.pick(f"The previously seen {name} has resolved.", f"Interval resolution of the {name}.")
+        writer.pick(
+            f"The previously seen {name} has resolved.", f"Interval resolution of the {name}."
+        )
     ]
 
 
@@ -165,11 +167,10 @@ def _tell_nodules(found: Sequence[Planted], writer: Writer) -> list[str]:
     """Tell nodules one by one, or the largest of many."""
     if len(found) >= 3 and writer.chance.random() < 0.5:
         largest = max(found, key=lambda p: p.size_mm or 0)
-        return [
-            f"{writer.pick('Multiple', 'Several')} {writer.pick('pulmonary', 'lung')} nodules, the "
-            f"largest {writer.pick('measuring', 'of')} {writer.size(largest.size_mm or 0)} in the "
-            f"{largest.finding.place}{writer.compare(largest)}."
-        ]
+        size, change = writer.size(largest.size_mm or 0), writer.compare(largest)
+        many = f"{writer.pick('Multiple', 'Several')} {writer.pick('pulmonary', 'lung')} nodules"
+        of = writer.pick("measuring", "of")
+        return [f"{many}, the largest {of} {size} in the {largest.finding.place}{change}."]
     return [_tell_nodule(each, writer) for each in found]
 
 
@@ -191,7 +192,11 @@ def _tell_masses(found: Sequence[Planted], writer: Writer) -> list[str]:
     """Tell a mass, with what it may be."""
     said = []
     for each in found:
-        size, lobe, change = writer.size(each.size_mm or 0), each.finding.place, writer.compare(each)
+        size, lobe, change = (
+            writer.size(each.size_mm or 0),
+            each.finding.place,
+            writer.compare(each),
+        )
         hedge = writer.pick(
             ", suspicious for malignancy", ", concerning for primary lung cancer",
             ", likely neoplastic", "",
@@ -398,7 +403,7 @@ def _tell_material(found: Sequence[Planted], writer: Writer) -> list[str]:
         return [
             writer.pick(
                 f"{_capital(side)} chest wall pacemaker with leads to the right heart.",
-                f"{_capital(side)}-sided cardiac pacemaker, leads in the right atrium and ventricle.",
+                f"{_capital(side)}-sided pacemaker, leads in the right atrium and ventricle.",
                 f"A pacemaker is in place on the {side}.",
             )
         ]
@@ -466,9 +471,12 @@ def _deny(study: Study, system: str, writer: Writer) -> list[str]:
     names = _list([writer.pick(*_NAMES[kind]) for kind in denied], word="or")
     return [
         writer.pick(
-            f"No {names}.", f"There is no {names}.", f"No evidence of {names}.",
-            f"No {names} is seen.", f"Negative for {names}.",
-        )  # fmt: skip
+            f"No {names}.",
+            f"There is no {names}.",
+            f"No evidence of {names}.",
+            f"No {names} is seen.",
+            f"Negative for {names}.",
+        )
     ]
 
 
@@ -477,31 +485,46 @@ def _pass(system: str, study: Study, writer: Writer) -> list[str]:
     there = {p.kind for p in study.planted}
     clear = not there & set(SYSTEMS[system])
     chance = writer.chance.random()
-    if system == "lungs":
-        if clear and not there & {Kind.PLEURAL_EFFUSION, Kind.PNEUMOTHORAX} and chance < 0.5:
-            return [writer.pick("The lungs are clear.", "Normal lung parenchyma.")]
-        return ["The trachea and main bronchi are patent."] if chance > 0.8 else []
     if system == "heart":
-        if study.cardiothoracic_ratio > LARGE_HEART and Kind.CARDIOMEGALY not in there:
-            return [writer.pick("The heart is at the upper limit of normal in size.", "")]
-        if Kind.CARDIOMEGALY not in there and chance < 0.5:
-            return [writer.pick("Heart size is normal.", "The heart is of normal size.")]
-    wide = there & {Kind.CARDIOMEGALY, Kind.PERICARDIAL_EFFUSION, Kind.MASS}
-    if system == "mediastinum" and clear and not wide and chance < 0.5:
-        return [writer.pick("Normal mediastinal contours.", "The mediastinum is unremarkable.")]
-    if system == "pleura" and clear and chance < 0.2:
-        return [writer.pick("The pleural spaces are clear.", "Unremarkable pleura.")]
-    if system == "rest" and chance < 0.5:
-        return [
-            writer.pick(
-                "The adrenal glands are not enlarged.",
-                "The ribs and the thoracic spine are included in full.",
-                "The upper abdomen is only partly included.",
-                "The thyroid gland is included.",
-            )
-        ]
-    return []
+        return _pass_heart(study, writer, chance)
+    if system == "lungs" and chance > 0.8:
+        return ["The trachea and main bronchi are patent."]
+    near = there & _WITH[system]
+    if not clear or near or chance > _NORMAL[system][0]:
+        return []
+    return [writer.pick(*_NORMAL[system][1])]
 
+
+def _pass_heart(study: Study, writer: Writer, chance: float) -> list[str]:
+    """Say how large a heart is that is not enlarged."""
+    if any(p.kind is Kind.CARDIOMEGALY for p in study.planted):
+        return []
+    if study.cardiothoracic_ratio > LARGE_HEART:
+        return [writer.pick("The heart is at the upper limit of normal in size.", "")]
+    return [writer.pick("Heart size is normal.", "The heart is of normal size.")] * (chance < 0.5)
+
+
+# What nobody calls normal beside it.
+_WITH: dict[str, set[Kind]] = {
+    "lungs": {Kind.PLEURAL_EFFUSION, Kind.PNEUMOTHORAX},
+    "pleura": set(),
+    "mediastinum": {Kind.CARDIOMEGALY, Kind.PERICARDIAL_EFFUSION, Kind.MASS},
+    "rest": set(),
+}
+_NORMAL: dict[str, tuple[float, tuple[str, ...]]] = {
+    "lungs": (0.5, ("The lungs are clear.", "Normal lung parenchyma.")),
+    "pleura": (0.2, ("The pleural spaces are clear.", "Unremarkable pleura.")),
+    "mediastinum": (0.5, ("Normal mediastinal contours.", "The mediastinum is unremarkable.")),
+    "rest": (
+        0.5,
+        (
+            "The adrenal glands are not enlarged.",
+            "The ribs and the thoracic spine are included.",
+            "The upper abdomen is only partly included.",
+            "The thyroid gland is included.",
+        ),
+    ),
+}
 
 _GRAVE = (Kind.MASS, Kind.PNEUMOTHORAX, Kind.PLEURAL_EFFUSION, Kind.CONSOLIDATION, Kind.NODULE,
           Kind.LYMPHADENOPATHY, Kind.PERICARDIAL_EFFUSION, Kind.ATELECTASIS, Kind.GROUND_GLASS,

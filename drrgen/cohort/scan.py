@@ -1,4 +1,4 @@
-"""One scan of a virtual patient: the CT, where every finding is in it, and what can be said of it."""
+"""One scan of a virtual patient: the CT, where every finding is in it, what can be said of it."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -222,8 +222,8 @@ def measure_cardiothoracic_ratio(canvas: Canvas) -> float:
     Source:
         Danzer, Am J Med Sci 157:513, 1919; on CT above 0.50 counts as enlarged.
     """
-    heart = (canvas.labels == canvas.base.names["heart"]).any(axis=(0, 1))
-    chest = canvas.find_lung(None).any(axis=1)
+    heart = canvas.find_any("heart", box=canvas.grid.whole).any(axis=(0, 1))
+    chest: np.ndarray = np.asarray(canvas.find_lung(None).any(axis=1))
     columns = np.flatnonzero(heart)
     widths = chest.shape[1] - chest[:, ::-1].argmax(axis=1) - chest.argmax(axis=1)
     widest = int(widths[chest.any(axis=1)].max())

@@ -188,9 +188,7 @@ def _write(study: Study, number: int, text: Text, task: CohortTask) -> Row:
     volume = CTVolume(hu=hu, patient_from_voxel=study.grid.matrix)
     mask: Hu = study.mask
     mask_path = f"masks/{name}.nii.gz"
-    write_nifti(
-        task.out / mask_path, CTVolume(hu=mask, patient_from_voxel=study.grid.matrix)
-    )
+    write_nifti(task.out / mask_path, CTVolume(hu=mask, patient_from_voxel=study.grid.matrix))
     if task.config.patients.dicom:
         ct_path = f"ct/{name}"
         write_ct_series(task.out / ct_path, volume, _make_facts(study, name, number, task))

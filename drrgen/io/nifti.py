@@ -117,7 +117,7 @@ def write_nifti(path: Path, volume: CTVolume) -> None:
         path: Final name, ``.nii.gz``.
         volume: A CT, or a label map.
     """
-    header = np.zeros(1, dtype=_V1.newbyteorder("<"))  # type: ignore[arg-type]
+    header = np.zeros(1, dtype=_V1.newbyteorder("<"))
     header["magic"], header["datatype"], header["bitpix"] = b"n+1", 4, 16
     header["dim"] = [3, *volume.hu.shape[::-1], 1, 1, 1, 1]
     header["pixdim"] = [1, *volume.spacing_zyx_mm[::-1], 0, 0, 0, 0]
