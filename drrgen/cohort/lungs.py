@@ -20,7 +20,7 @@ SOLID_HU, ENHANCED_HU = (20.0, 50.0), 30.0  # without contrast medium; what it a
 GROUND_GLASS_HU = (-680.0, -480.0)
 CALCIFIED_HU = (300.0, 700.0)
 EMPHYSEMA_HU = (-985.0, -960.0)
-AERATED_HU = -600.0  # a nodule is planted where there is air
+AERATED_HU = (-960.0, -600.0)  # where a finding of the lung is planted: neither air nor fluid
 NODULE_MARGIN_MM = 3.0
 PLATE_MM = (3.5, 7.0)
 
@@ -169,7 +169,7 @@ def _find_place(
     for place in places:
         index = canvas.grid.to_index(place)
         around = tuple(slice(max(0, i - 2), i + 3) for i in index)
-        aerated = float(np.median(canvas.hu[around])) < AERATED_HU
+        aerated = AERATED_HU[0] < float(np.median(canvas.hu[around])) < AERATED_HU[1]
         if aerated and canvas.find_lobe(place) == finding.place:
             canvas.remember(finding.seed, place)
             return place

@@ -154,8 +154,9 @@ def _draw(kind: Kind, chance: Generator, scans: int) -> list[Finding]:
 
 _GROWS = {Kind.NODULE: (1.0, 1.0, 1.25, 1.5), Kind.MASS: (1.0, 1.0, 1.2),
           Kind.LYMPHADENOPATHY: (1.0, 1.0, 1.2)}  # fmt: skip
-_COMES_AND_GOES = (Kind.CONSOLIDATION, Kind.GROUND_GLASS, Kind.PLEURAL_EFFUSION,
-                   Kind.PNEUMOTHORAX, Kind.ATELECTASIS, Kind.PERICARDIAL_EFFUSION)  # fmt: skip
+_COMES_AND_GOES = (Kind.CONSOLIDATION, Kind.GROUND_GLASS, Kind.ATELECTASIS,
+                   Kind.PERICARDIAL_EFFUSION)  # fmt: skip
+_GOES = (Kind.PLEURAL_EFFUSION, Kind.PNEUMOTHORAX)  # growing, they would take nodules in
 LARGEST_NODULE_MM = 29.0  # more is a mass
 
 
@@ -165,8 +166,12 @@ def _draw_course(finding: Finding, chance: Generator, scans: int) -> tuple[float
         rate = float(chance.choice(_GROWS[finding.kind]))
         most = LARGEST_NODULE_MM / finding.amount if finding.kind is Kind.NODULE else np.inf
         return tuple(min(rate**i, most) for i in range(scans))
-    if finding.kind in _COMES_AND_GOES:
-        factors = [1.0, *chance.choice([0.0, 0.6, 1.0, 1.3], size=2).tolist()][:scans]
+    if finding.kind in _COMES_AND_GOES + _GOES:
+        steps = [0.0, 0.6, 1.0] + [1.3] * (finding.kind in _COMES_AND_GOES)
+        later = chance.choice(steps, size=2)
+        if finding.kind in _GOES:
+            later = np.minimum.accumulate(later)
+        factors = [1.0, *later.tolist()][:scans]
         return tuple(0.0 if 0.0 in factors[:i] else f for i, f in enumerate(factors))
     return (1.0,) * scans
 

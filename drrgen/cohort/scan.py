@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Int16
+from jaxtyping import Bool, Int16
 from scipy import ndimage
 
 from drrgen.cohort.base import Base
@@ -26,6 +26,7 @@ from drrgen.cohort.visibility import Room, Shadow, find_shadows, make_room
 from drrgen.volume import Hu
 
 LEAST_VOXELS = 0.15  # a finding that fills less than so much of a voxel is not there
+LEAST_SEEN = 0.25  # of a finding that others cover
 LARGE_HEART = 0.50  # cardiothoracic ratio
 PADDING_HU = -1024
 DENSEST_HU = 3071
@@ -83,6 +84,7 @@ class Study:
         mask: Number of the finding in every voxel.
         planted: The findings that are there.
         cardiothoracic_ratio: Width of the heart to that of the chest.
+        labels: 1 or 0 by the name of the label; unknown ones are absent.
     """
 
     patient: Patient
@@ -92,7 +94,7 @@ class Study:
     mask: Int16[np.ndarray, "z y x"]
     planted: tuple[Planted, ...]
     cardiothoracic_ratio: float
-    labels: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int]
 
 
 def make_study(patient: Patient, number: int, base: Base, anchors: dict[int, Zyx]) -> Study:
@@ -106,28 +108,56 @@ def make_study(patient: Patient, number: int, base: Base, anchors: dict[int, Zyx
     """
     scan = patient.scans[number]
     canvas = make_canvas(base, scan.shape, contrast=scan.contrast, anchors=anchors)
-    drawn = list(_draw_all(canvas, patient, number))
+    order, drawn = _keep_seen(canvas.grid, list(_draw_all(canvas, patient, number)))
     room = make_room(canvas.hu, canvas.grid)
-    mask = np.zeros(canvas.grid.shape, dtype=np.int16)
     planted, count = [], Counter[Kind]()
-    for finding, each, before in drawn:
+    numbers = np.zeros(len(drawn) + 1, dtype=np.int16)
+    for i, (finding, each, before) in drawn.items():
         count[finding.kind] += 1
-        if count[finding.kind] > MOST_OF_A_KIND:
-            continue
         planted.append(_describe(canvas, room, finding, each, (before, count[finding.kind])))
-        mask[each.box][each.share > 0.5] = planted[-1].mask_label
-        _mark_small(mask, each, planted[-1].mask_label)
+        numbers[i] = planted[-1].mask_label
     ratio = measure_cardiothoracic_ratio(canvas)
     return Study(
         patient=patient,
         scan=scan,
         grid=canvas.grid,
         hu=canvas.hu,
-        mask=mask,
+        mask=numbers[order],
         planted=tuple(planted),
         cardiothoracic_ratio=ratio,
         labels=make_labels(planted, ratio),
     )
+
+
+def _keep_seen(
+    grid: Grid, drawn: Sequence[tuple[Finding, Drawn, Values]]
+) -> tuple[Int16[np.ndarray, "z y x"], dict[int, tuple[Finding, Drawn, Values]]]:
+    """Leave out what others cover, as fluid may cover an opacity: nobody could see it.
+
+    Returns:
+        Which finding is uppermost in every voxel, counted from 1; and those that are seen.
+    """
+    order = np.zeros(grid.shape, dtype=np.int16)
+    for i, (_, each, _) in enumerate(drawn, start=1):
+        order[each.box][_find_core(each)] = i
+    seen, count = {}, Counter[Kind]()
+    for i, found in enumerate(drawn, start=1):
+        finding, each, _ = found
+        core = _find_core(each)
+        count[finding.kind] += 1
+        uncovered = np.count_nonzero(order[each.box][core] == i)
+        if uncovered >= LEAST_SEEN * core.sum() and count[finding.kind] <= MOST_OF_A_KIND:
+            seen[i] = found
+    kept = np.array([i if i in seen else 0 for i in range(len(drawn) + 1)], dtype=np.int16)
+    seen = {int(np.count_nonzero(kept[: i + 1])): found for i, found in seen.items()}
+    renumber = np.cumsum(kept > 0).astype(np.int16) * (kept > 0)
+    return renumber[order].astype(np.int16), seen
+
+
+def _find_core(drawn: Drawn) -> Bool[np.ndarray, "z y x"]:
+    """Find the voxels that a finding fills by half; of a thin one, those it fills most."""
+    core = drawn.share > 0.5
+    return core if core.any() else drawn.share >= 0.6 * drawn.share.max()
 
 
 def _draw_all(
@@ -205,12 +235,6 @@ def _find_share(canvas: Canvas, finding: Finding, volume_ml: float) -> float:
     else:
         return 0.0
     return min(1.0, volume_ml / max(room * canvas.grid.voxel_ml, 1e-9))
-
-
-def _mark_small(mask: Int16[np.ndarray, "z y x"], drawn: Drawn, label: int) -> None:
-    """Mark a finding thinner than a voxel where it fills most."""
-    if not (drawn.share > 0.5).any():
-        mask[drawn.box][drawn.share >= 0.6 * drawn.share.max()] = label
 
 
 def measure_cardiothoracic_ratio(canvas: Canvas) -> float:
