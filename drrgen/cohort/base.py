@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int16, UInt8
 from scipy import ndimage
 from torch.nn import functional
 
@@ -202,7 +202,7 @@ def _make_arrays(ct: Path, mask: Path, size: int, names: dict[str, int]) -> dict
     spacing = _spacing(volume, size)
     first = volume.patient_from_voxel[:3, 3][::-1]
     picked = _pick(labels, size)
-    thick = ndimage.binary_dilation(np.isin(picked, bones))
+    thick = _grow(np.isin(picked, bones))
     points = _find_landmarks(labels, hu, names)
     to_mm = np.array(volume.spacing_zyx_mm)
     return {
@@ -251,7 +251,7 @@ def _find_donor(hu: Hu, lung: Bool[np.ndarray, "z y x"], box: tuple[slice, ...])
     """Find healthy lung for a box: the first shifted copy that is lung; elsewhere its mean."""
     donor = np.full(hu[box].shape, LUNG_HU, dtype=np.float32)
     open_ = np.ones(donor.shape, dtype=bool)
-    inner = ndimage.binary_erosion(lung)
+    inner = ~_grow(~lung)
     for shift in _DONOR_SHIFTS:
         index = [
             np.clip(np.arange(s.start + d, s.stop + d), 0, n - 1)
@@ -269,13 +269,25 @@ def _dilute(hu: Hu, bone: Bool[np.ndarray, "z y x"]) -> Hu:
     The rim of the bones may hold cortical bone that their labels missed; nothing in it, and nothing
     in this person's bones, is as dense as the medium.
     """
-    near = ndimage.binary_dilation(bone, iterations=2)
-    medium = np.where(near, hu > RIM_HU, hu > BLOOD_HU) & ~bone
-    out = np.where(medium, BLOOD_HU + 0.05 * (hu - BLOOD_HU), np.minimum(hu, BONE_HU))
-    return np.rint(out).astype(np.int16)
+    near = _grow(_grow(bone))
+    medium = (hu > BLOOD_HU) & ~bone
+    medium &= ~near | (hu > RIM_HU)
+    out = np.minimum(hu, np.int16(BONE_HU))
+    out[medium] = np.rint(BLOOD_HU + 0.05 * (hu[medium] - BLOOD_HU))
+    return out
 
 
-def _shrink(hu: Hu, size: int) -> Hu:
+def _grow(mask: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
+    """Add the six neighbours of every voxel, many times faster than a general dilation."""
+    grown = mask.copy()
+    for axis in range(3):
+        into, of = np.moveaxis(grown, axis, 0), np.moveaxis(mask, axis, 0)
+        into[1:] |= of[:-1]
+        into[:-1] |= of[1:]
+    return grown
+
+
+def _shrink(hu: Hu, size: int) -> Int16[np.ndarray, "z r c"]:
     """Average the voxels of every slice into fewer."""
     slices = torch.from_numpy(hu).float()[:, None]
     small = functional.interpolate(slices, size=(size, size), mode="area")[:, 0]
@@ -319,10 +331,15 @@ def _find_landmarks(
     labels: np.ndarray, hu: Hu, names: dict[str, int]
 ) -> dict[str, Float64[np.ndarray, "3"]]:
     """Find named points, in voxels of the CT."""
+    boxes = ndimage.find_objects(labels)
+
+    def find_all(name: str) -> np.ndarray:
+        box = boxes[names[name] - 1]
+        return np.argwhere(labels[box] == names[name]) + [s.start for s in box]
+
     points = {key: np.array(value, dtype=float) for key, value in _LEAD.items()}
-    surface = np.argwhere(
-        (labels == names["heart"]) & ~ndimage.binary_erosion(labels == names["heart"], iterations=2)
-    )
+    heart = labels == names["heart"]
+    surface = np.argwhere(heart & _grow(_grow(~heart)))
     to_mm = np.array([2.5, 0.7, 0.7])
     for artery, path in _ARTERIES.items():
         for i, point in enumerate(path):
@@ -333,9 +350,9 @@ def _find_landmarks(
         points[pocket] = np.array([z, skin, x], dtype=float)
     for name in ("heart", "superior_vena_cava", "brachiocephalic_vein_left",
                  "brachiocephalic_vein_right", *LOBES.values()):  # fmt: skip
-        points[name] = np.argwhere(labels == names[name]).mean(axis=0)
+        points[name] = find_all(name).mean(axis=0)
     for name in ("superior_vena_cava", "esophagus"):
-        where = np.argwhere(labels == names[name])
+        where = find_all(name)
         low, high = where[:, 0].min(), where[:, 0].max()
         points[f"{name}_bottom"] = where[where[:, 0] <= low + 1].mean(axis=0)
         points[f"{name}_top"] = where[where[:, 0] >= high - 1].mean(axis=0)
@@ -346,6 +363,6 @@ def _find_landmarks(
     middle = points["heart"]
     points["lung_bottom"] = np.array([bottom[0], middle[1], middle[2]])
     points["lung_top"] = np.array([bottom[1], middle[1], middle[2]])
-    dome = np.argwhere(labels == names["liver"])
+    dome = find_all("liver")
     points["dome"] = np.array([dome[:, 0].max(), middle[1], middle[2]], dtype=float)
     return points

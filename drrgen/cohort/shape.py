@@ -27,6 +27,7 @@ MIN_JACOBIAN = 0.15  # of a lobe that collapses; a fold is 0 or less
 _ROUGH_MM = 35.0  # correlation length of the random part
 _PLEURA_TO_RIB_MM, _WALL_MM = 8.0, 45.0  # where fat begins, and over which way it grows
 _HEART_MM = 62.0  # reach of the change of the heart
+_END_MM = 40.0  # near its ends the CT is neither stretched nor pressed along z
 _KYPHOSIS_MM = 160.0  # half the height of the thoracic spine
 
 
@@ -220,6 +221,9 @@ def make_velocity(base: Base, shape: Shape, nodes: Grid) -> Float[Tensor, "3 z y
     # The diaphragm takes the abdomen along; the apices stay.
     dome = base.landmarks["dome"][0]
     velocity[0] += -shape.breath_mm * np.exp(-(((z - dome + 20) / 75) ** 2)) + 0 * (y + x)
+    # The first and last slice stay: nothing is known beyond them.
+    end = np.minimum(z - nodes.axes_mm()[0].min(), nodes.axes_mm()[0].max() - z)
+    velocity[0] *= np.clip(end / _END_MM, 0, 1)
     return torch.from_numpy(velocity.astype(np.float32))
 
 
@@ -309,8 +313,7 @@ def make_sampling(deformation: Deformation, base: Base) -> Float[Tensor, "z y x 
     for i, (axis, middle) in enumerate(zip(grid.axes_mm(), base.grid.center_mm, strict=True)):
         unscaled = (torch.from_numpy(axis) - middle) / deformation.scale[i]
         sampling[..., 2 - i] = (unscaled + moved[i]) / half[i]
-    # Beyond the first and last slice the trunk goes on as it ends there.
-    end = 1 - 1 / base.grid.shape[0]
+    end = 1 - 1 / base.grid.shape[0]  # the centre of the last slice, which rounding may pass
     sampling[..., 2].clamp_(-end, end)
     return sampling
 
