@@ -33,6 +33,7 @@ def in_folder_with_ct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             tmp_path / "HOSPITAL" / f"{view}.png", grey, settings={"drrgen:view": view}
         )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("drrgen.cohort.build.find_cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr("typer.get_app_dir", lambda _: str(tmp_path / "configuration"))
     return tmp_path
 
@@ -53,6 +54,7 @@ def test_the_commands_of_the_readme_run(in_folder_with_ct: Path) -> None:
         result = runner.invoke(app, words[1:])
         assert result.exit_code == 0, result.output
     assert (in_folder_with_ct / "CXR" / "contact-sheet.png").exists()
+    assert (in_folder_with_ct / "COHORT" / "labels.csv").exists()
 
 
 def test_the_python_of_the_readme_runs_and_uses_every_public_name(in_folder_with_ct: Path) -> None:

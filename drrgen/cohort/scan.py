@@ -35,6 +35,21 @@ SHARP_NOISE = 2.6  # against the soft kernel's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Change:
+    """A finding that was drawn, and the voxels as they were before.
+
+    Attributes:
+        finding: What was planned.
+        drawn: What was drawn.
+        before: The same voxels without it [HU].
+    """
+
+    finding: Finding
+    drawn: Drawn
+    before: Values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Planted:
     """A finding as it is in one scan.
 
@@ -108,13 +123,13 @@ def make_study(patient: Patient, number: int, base: Base, anchors: dict[int, Zyx
     """
     scan = patient.scans[number]
     canvas = make_canvas(base, scan.shape, contrast=scan.contrast, anchors=anchors)
-    order, drawn = _keep_seen(canvas.grid, list(_draw_all(canvas, patient, number)))
+    order, changes = _keep_seen(canvas.grid, list(_draw_all(canvas, patient, number)))
     room = make_room(canvas.hu, canvas.grid)
     planted, count = [], Counter[Kind]()
-    numbers = np.zeros(len(drawn) + 1, dtype=np.int16)
-    for i, (finding, each, before) in drawn.items():
-        count[finding.kind] += 1
-        planted.append(_describe(canvas, room, finding, each, (before, count[finding.kind])))
+    numbers = np.zeros(len(changes) + 1, dtype=np.int16)
+    for i, change in enumerate(changes, start=1):
+        count[change.finding.kind] += 1
+        planted.append(_describe(canvas, room, change, count[change.finding.kind]))
         numbers[i] = planted[-1].mask_label
     ratio = measure_cardiothoracic_ratio(canvas)
     return Study(
@@ -130,28 +145,27 @@ def make_study(patient: Patient, number: int, base: Base, anchors: dict[int, Zyx
 
 
 def _keep_seen(
-    grid: Grid, drawn: Sequence[tuple[Finding, Drawn, Values]]
-) -> tuple[Int16[np.ndarray, "z y x"], dict[int, tuple[Finding, Drawn, Values]]]:
+    grid: Grid, changes: Sequence[Change]
+) -> tuple[Int16[np.ndarray, "z y x"], list[Change]]:
     """Leave out what others cover, as fluid may cover an opacity: nobody could see it.
 
     Returns:
-        Which finding is uppermost in every voxel, counted from 1; and those that are seen.
+        Which of those that are seen is uppermost in every voxel, counted from 1; and those.
     """
     order = np.zeros(grid.shape, dtype=np.int16)
-    for i, (_, each, _) in enumerate(drawn, start=1):
-        order[each.box][_find_core(each)] = i
-    seen, count = {}, Counter[Kind]()
-    for i, found in enumerate(drawn, start=1):
-        finding, each, _ = found
-        core = _find_core(each)
-        count[finding.kind] += 1
-        uncovered = np.count_nonzero(order[each.box][core] == i)
-        if uncovered >= LEAST_SEEN * core.sum() and count[finding.kind] <= MOST_OF_A_KIND:
-            seen[i] = found
-    kept = np.array([i if i in seen else 0 for i in range(len(drawn) + 1)], dtype=np.int16)
-    seen = {int(np.count_nonzero(kept[: i + 1])): found for i, found in seen.items()}
-    renumber = np.cumsum(kept > 0).astype(np.int16) * (kept > 0)
-    return renumber[order].astype(np.int16), seen
+    for i, change in enumerate(changes, start=1):
+        order[change.drawn.box][_find_core(change.drawn)] = i
+    seen, count = [], Counter[Kind]()
+    renumber = np.zeros(len(changes) + 1, dtype=np.int16)
+    for i, change in enumerate(changes, start=1):
+        core = _find_core(change.drawn)
+        uncovered = np.count_nonzero(order[change.drawn.box][core] == i)
+        kind = change.finding.kind
+        if uncovered >= LEAST_SEEN * core.sum() and count[kind] < MOST_OF_A_KIND:
+            count[kind] += 1
+            seen.append(change)
+            renumber[i] = len(seen)
+    return renumber[order], seen
 
 
 def _find_core(drawn: Drawn) -> Bool[np.ndarray, "z y x"]:
@@ -160,9 +174,7 @@ def _find_core(drawn: Drawn) -> Bool[np.ndarray, "z y x"]:
     return core if core.any() else drawn.share >= 0.6 * drawn.share.max()
 
 
-def _draw_all(
-    canvas: Canvas, patient: Patient, number: int
-) -> Iterator[tuple[Finding, Drawn, Values]]:
+def _draw_all(canvas: Canvas, patient: Patient, number: int) -> Iterator[Change]:
     """Draw all findings of a scan, one over the other; skip those that find no room."""
     for finding in patient.findings:
         factor = finding.course[number]
@@ -173,12 +185,10 @@ def _draw_all(
             continue
         drawn = draw_finding(canvas, finding, factor)
         if drawn is not None and float(drawn.share.sum()) > LEAST_VOXELS:
-            yield finding, drawn, canvas.put(drawn)
+            yield Change(finding=finding, drawn=drawn, before=canvas.put(drawn))
 
 
-def _draw_heart(
-    canvas: Canvas, finding: Finding, scan: Scan
-) -> Iterator[tuple[Finding, Drawn, Values]]:
+def _draw_heart(canvas: Canvas, finding: Finding, scan: Scan) -> Iterator[Change]:
     """Call a heart large if it measures so; beside it stands the CT with a heart of usual size."""
     if measure_cardiothoracic_ratio(canvas) <= LARGE_HEART:
         return
@@ -195,7 +205,7 @@ def _draw_heart(
         )
         share[inner] = drawn.share
         whole = Drawn(box=grown, share=share, hu=canvas.hu[grown].copy())
-        yield finding, whole, usual.hu[grown].copy()
+        yield Change(finding=finding, drawn=whole, before=usual.hu[grown].copy())
 
 
 def _find_ends(grid: Grid, box: Box) -> np.ndarray:
@@ -204,16 +214,14 @@ def _find_ends(grid: Grid, box: Box) -> np.ndarray:
     return np.array(grid.origin_mm) + ends * grid.spacing_mm
 
 
-def _describe(
-    canvas: Canvas, room: Room, finding: Finding, drawn: Drawn, rest: tuple[Values, int]
-) -> Planted:
+def _describe(canvas: Canvas, room: Room, change: Change, ordinal: int) -> Planted:
     """Measure a finding as it was drawn."""
-    before, ordinal = rest
+    finding, drawn = change.finding, change.drawn
     crop = canvas.grid.crop(drawn.box)
     total = max(float(drawn.share.sum(dtype=np.float64)), 1e-9)
     z, y, x = (float((drawn.share * axis).sum(dtype=np.float64) / total) for axis in crop.axes_mm())
     volume = total * crop.voxel_ml
-    pa, ll = find_shadows(room, crop, before, drawn.hu)
+    pa, ll = find_shadows(room, crop, change.before, drawn.hu)
     return Planted(
         finding=finding,
         ordinal=ordinal,

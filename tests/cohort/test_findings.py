@@ -233,7 +233,7 @@ def test_material_lies_under_the_skin_of_its_side_and_reaches_the_heart(
     canvas: Canvas, variant: str, side: Side
 ) -> None:
     drawn = draw(canvas, make(Kind.MEDICAL_MATERIAL, 1.0, variant=variant, side=side))
-    z, y, x = center(canvas, drawn)
+    _, y, x = center(canvas, drawn)
     middle = canvas.deformation.find_in_patient(canvas.base.landmarks["carina"])
     assert bool(x > middle[2]) is (side is Side.LEFT)
     assert y < middle[1] - 40
