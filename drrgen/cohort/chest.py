@@ -1,9 +1,8 @@
 """Findings of the heart, the vessels, the mediastinum, and things that were put in.
 
-Sources: Agatston et al., JACC 15:827, 1990 (calcium from 130 HU); Rifkin et al., Radiology 163:
-371, 1987 and Bull et al., Clin Radiol 53:53, 1998 (fluid in the pericardium 0 to 20 HU; a moderate
-effusion is thicker than 10 mm); Barbosa et al. and the IASLC node map (Rusch, J Thorac Oncol 4:568,
-2009): stations, short axis above 10 mm.
+Sources: Agatston et al., J Am Coll Cardiol 15:827-832, 1990 (calcium from 130 HU); Bogaert and
+Francone, Radiology 267:340-356, 2013 (fluid in the pericardium is as dense as water, and moderate
+from 10 mm on); Rusch et al., J Thorac Oncol 4:568-577, 2009 (the map of lymph node stations).
 """
 
 from itertools import pairwise

@@ -1,10 +1,10 @@
 """Findings of the lung tissue: nodules, masses, opacities, emphysema, atelectasis.
 
-Sources of the HU: Hansell et al., Fleischner Society: Glossary of Terms for Thoracic Imaging,
-Radiology 246:697-722, 2008 (what each is); MacMahon et al., Radiology 284:228-243, 2017 (solid and
-subsolid nodules); Lederlin et al., Eur Respir J 41:1238, 2013 and Kauczor et al., AJR 175:1387,
-2000 (ground glass about -700 to -400 HU, consolidation and atelectasis above -100 HU); Gevenois et
-al., AJRCCM 154:187, 1996 (emphysema below -950 HU).
+Sources: Hansell et al., Fleischner Society: Glossary of Terms for Thoracic Imaging, Radiology
+246:697-722, 2008 (what each is: ground glass leaves vessels visible, consolidation does not);
+MacMahon et al., Radiology 284:228-243, 2017 (solid and subsolid nodules; 30 mm and more is a mass);
+Gevenois et al., Am J Respir Crit Care Med 154:187-192, 1996 (emphysema below -950 HU). Airless
+tissue is as dense as muscle; ground glass is put between aerated lung (-850 HU) and that.
 """
 
 import numpy as np

@@ -4,8 +4,9 @@ The patient lies on his back. Free fluid lies behind (dependent) and climbs alon
 a crescent; free air lies in front. Both take the place of lung inside that patient's own lung
 mask, so they are bounded by his own pleura.
 
-Sources: Moy et al., Chest 143:1054, 2013 (fluid on CT: small, moderate, large by depth and share);
-Nandalur et al., Acad Radiol 12:867, 2005 (transudates and exudates about 0 to 20 HU).
+Sources: Moy et al., Chest 143:1054-1059, 2013 (fluid on CT is small, moderate or large by the share
+of the side that it takes); Nandalur et al., Academic Radiology, 2005 (pleural fluid is about as
+dense as water, transudates and exudates alike).
 """
 
 import numpy as np
