@@ -22,7 +22,9 @@ runner = CliRunner()
 
 
 @pytest.fixture
-def in_folder_with_ct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def in_folder_with_ct(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     volume = make_torso(spacing_mm=4.0, height_mm=200.0)
     write_ct(volume, tmp_path / "ct.nii.gz")
     (tmp_path / "CT").mkdir()
@@ -33,7 +35,8 @@ def in_folder_with_ct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             tmp_path / "HOSPITAL" / f"{view}.png", grey, settings={"drrgen:view": view}
         )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("drrgen.cohort.build.find_cache_folder", lambda: tmp_path / "cache")
+    cache = tmp_path_factory.getbasetemp() / "cohort-cache" / "drrgen"
+    monkeypatch.setattr("drrgen.cohort.build.find_cache_folder", lambda: cache)
     monkeypatch.setattr("typer.get_app_dir", lambda _: str(tmp_path / "configuration"))
     return tmp_path
 

@@ -10,7 +10,8 @@ SIZE = 128
 
 @pytest.fixture(scope="session")
 def cohort_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+    # Shared with the tests of the command and of the README.
+    return tmp_path_factory.getbasetemp() / "cohort-cache" / "drrgen"
 
 
 @pytest.fixture(scope="session")

@@ -29,10 +29,10 @@ from drrgen.io.volumes import find_ct, read_ct, read_file
 from drrgen.jobs.runner import Means
 
 SICK = CohortConfig(
-    patients=PatientsConfig(seed=3, healthy=0.0, follow_up=0.6, second_reconstruction=0.5),
+    patients=PatientsConfig(seed=3, healthy=0.0, follow_up=0.9, second_reconstruction=0.5),
     prevalence=PrevalenceConfig(nodule=0.9, pleural_effusion=0.7, cardiomegaly=0.5),
 )
-PATIENTS = 3
+PATIENTS = 2
 
 
 def build(out: Path, config: CohortConfig, cache: Path, n: int = PATIENTS, **more: object) -> None:
