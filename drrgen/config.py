@@ -34,7 +34,6 @@ RENDER_VERSION = 2  # rises whenever any pixel would change: see CHANGELOG, Pixe
 CLUSTER_WORDS = r"local|slurm|kubernetes|cuda|(tcp|tls)://[^\s/]+:\d{1,5}"
 
 T = TypeVar("T")
-R = TypeVar("R", "RenderConfig", "RunConfig")
 Xyz = tuple[float, float, float]
 
 
@@ -259,22 +258,35 @@ def make_config(data: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: An unknown key, a wrong type or an impossible value.
     """
-    sections = {f.name: typing.cast(type, f.type) for f in dataclasses.fields(Config)}
+    return make_sections(data, Config)
+
+
+def make_sections(data: Mapping[str, Any], kind: type[T]) -> T:
+    """Build a record of records from the tables of a TOML file.
+
+    Args:
+        data: The tables.
+        kind: The outer record.
+
+    Raises:
+        ConfigError: An unknown key, a wrong type or an impossible value.
+    """
+    fields = dataclasses.fields(typing.cast("Any", kind))
+    sections = {f.name: typing.cast(type, f.type) for f in fields}
     check_known(data, sections, "section")
-    return Config(**{name: make_record(sections[name], table) for name, table in data.items()})
+    return kind(**{name: make_record(sections[name], table) for name, table in data.items()})
 
 
-def with_overrides(record: R, overrides: Mapping[str, Any]) -> R:
+def with_overrides(record: T, overrides: Mapping[str, Any]) -> T:
     """Replace the keys that are given (not None), converted and checked as from a file."""
     given = {key: value for key, value in overrides.items() if value is not None}
     hints = typing.get_type_hints(type(record))
     check_known(given, hints, "key")
-    return dataclasses.replace(
-        record, **{key: _convert(value, hints[key], key) for key, value in given.items()}
-    )
+    changes = {key: _convert(value, hints[key], key) for key, value in given.items()}
+    return typing.cast("T", dataclasses.replace(typing.cast("Any", record), **changes))
 
 
-def to_toml(config: Config, *, sections: tuple[str, ...] = ("render", "augment", "run")) -> str:
+def to_toml(config: object, *, sections: tuple[str, ...] = ("render", "augment", "run")) -> str:
     """Write a configuration as TOML, every key with its comment; keys without a value are
     commented out.
     """

@@ -23,7 +23,9 @@ runner = CliRunner()
 
 
 @pytest.fixture
-def in_folder_with_ct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def in_folder_with_ct(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     volume = make_torso(spacing_mm=4.0, height_mm=200.0)
     write_ct(volume, tmp_path / "ct.nii.gz")
     (tmp_path / "CT").mkdir()
@@ -35,6 +37,8 @@ def in_folder_with_ct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             tmp_path / "HOSPITAL" / f"{view}.png", grey, settings={"drrgen:view": view}
         )
     monkeypatch.chdir(tmp_path)
+    cache = tmp_path_factory.getbasetemp() / "cohort-cache" / "drrgen"
+    monkeypatch.setattr("drrgen.cohort.build.find_cache_folder", lambda: cache)
     monkeypatch.setattr("typer.get_app_dir", lambda _: str(tmp_path / "configuration"))
     return tmp_path
 
@@ -59,6 +63,7 @@ def test_the_commands_of_the_readme_run(in_folder_with_ct: Path) -> None:
     assert {(row["view"], row["report_impression"]) for row in rows} == {
         ("PA", "Normal."), ("LL", "Normal.")
     }  # fmt: skip
+    assert (in_folder_with_ct / "COHORT" / "labels.csv").exists()
 
 
 def test_the_python_of_the_readme_runs_and_uses_every_public_name(in_folder_with_ct: Path) -> None:

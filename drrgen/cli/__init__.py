@@ -6,6 +6,7 @@ import typer
 
 from drrgen.cli.build import build
 from drrgen.cli.check import check
+from drrgen.cli.cohort import cohort
 from drrgen.cli.compare import compare
 from drrgen.cli.config import show_config
 from drrgen.cli.console import read_version, stdout
@@ -56,6 +57,7 @@ app.command("check")(check)
 app.command("compare")(compare)
 app.command("gallery")(gallery)
 app.command("export")(export)
+app.command("cohort")(cohort)
 app.command("config")(show_config)
 app.command("doctor")(show_doctor)
 

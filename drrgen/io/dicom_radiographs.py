@@ -199,14 +199,14 @@ def _describe_identity(facts: DicomFacts, digest: str) -> Dataset:
     part.PatientIdentityRemoved = "YES"
     part.DeidentificationMethod = "pseudonyms by keyed hash, no dates, no names"
     part.LongitudinalTemporalInformationModified = "REMOVED"
-    part.StudyInstanceUID = _make_uid("study", facts.study_id)
+    part.StudyInstanceUID = make_uid("study", facts.study_id)
     part.StudyDate = ""
     part.StudyTime = ""
     part.StudyID = ""
     part.AccessionNumber = ""
     part.ReferringPhysicianName = ""
     part.Modality = "DX"
-    part.SeriesInstanceUID = _make_uid("series", *picture[:2], facts.render_fingerprint)
+    part.SeriesInstanceUID = make_uid("series", *picture[:2], facts.render_fingerprint)
     part.SeriesNumber = list(View).index(view) + 1
     part.SeriesDescription = f"synthetic chest {view.value}"
     part.PresentationIntentType = "FOR PRESENTATION"
@@ -214,7 +214,7 @@ def _describe_identity(facts: DicomFacts, digest: str) -> Dataset:
     part.ManufacturerModelName = "drrgen"
     part.SoftwareVersions = facts.drrgen_version
     part.SOPClassUID = DigitalXRayImageStorageForPresentation
-    part.SOPInstanceUID = _make_uid("instance", *picture, digest)
+    part.SOPInstanceUID = make_uid("instance", *picture, digest)
     part.InstanceNumber = facts.draw + 1
     return part
 
@@ -267,11 +267,11 @@ def _describe_geometry(facts: DicomFacts, shape: tuple[int, ...]) -> Dataset:
     part.PatientOrientation = find_patient_orientation(facts.view, facts.rotation_deg)
     part.DetectorType = ""
     part.PositionerType = "NONE"
-    part.ImagerPixelSpacing = [_decimal(facts.pitch_mm)] * 2
+    part.ImagerPixelSpacing = [to_decimal(facts.pitch_mm)] * 2
     if facts.sid_mm is not None and facts.sod_mm is not None:
         part.update(_describe_distances(facts.sid_mm, facts.sod_mm, facts.pitch_mm))
     if facts.kvp is not None:
-        part.KVP = _decimal(facts.kvp)
+        part.KVP = to_decimal(facts.kvp)
     # Edges are the last covered columns and rows, counted from 1: 0 and N + 1 cover nothing.
     left, top, width, height = facts.exposed_xywh or (0, 0, shape[1], shape[0])
     part.CollimatorShape = "RECTANGULAR"
@@ -287,15 +287,15 @@ def _describe_distances(sid_mm: float, sod_mm: float, pitch_mm: float) -> Datase
     part = Dataset()
     magnification = sid_mm / sod_mm
     # The pitch brought back to the isocenter: right for what lies there, and said to be so.
-    part.PixelSpacing = [_decimal(pitch_mm / magnification)] * 2
+    part.PixelSpacing = [to_decimal(pitch_mm / magnification)] * 2
     part.PixelSpacingCalibrationType = "GEOMETRY"
     part.PixelSpacingCalibrationDescription = "at the isocenter, middle of the body"
-    part.DistanceSourceToDetector = _decimal(sid_mm)
+    part.DistanceSourceToDetector = to_decimal(sid_mm)
     # DICOM means the side of table or support that is next to the patient, and notes that the
     # value is traditionally the source to object distance. Ours is exactly that: sod_mm goes to
     # the isocenter in the middle of the body, so that SID / SOD is the magnification beside it.
-    part.DistanceSourceToPatient = _decimal(sod_mm)
-    part.EstimatedRadiographicMagnificationFactor = _decimal(magnification)
+    part.DistanceSourceToPatient = to_decimal(sod_mm)
+    part.EstimatedRadiographicMagnificationFactor = to_decimal(magnification)
     return part
 
 
@@ -330,7 +330,7 @@ def _name_direction(axis: list[float]) -> str:
     return "".join(letter for size, letter in sorted(letters, reverse=True) if size > _OBLIQUE)
 
 
-def _make_uid(*words: str) -> str:
+def make_uid(*words: str) -> str:
     """Derive a UID: the same words give the same one (version 5 UUID under 2.25)."""
     return f"2.25.{uuid.uuid5(_UID_SPACE, json.dumps(words)).int}"
 
@@ -344,7 +344,7 @@ def _make_code(value: str, meaning: str) -> Dataset:
     return code
 
 
-def _decimal(value: float) -> str:
+def to_decimal(value: float) -> str:
     """Write a number in the sixteen characters that DICOM allows."""
     return format_number_as_ds(round(float(value), 9))
 

@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2, read by ourselves.
+"""NIfTI-1 and NIfTI-2, read by ourselves; NIfTI-1 written.
 
 ITK's reader, given ``ct.nii.gz``, takes the pixels of a ``ct.nii`` beside it and says nothing; and
 int16 needs no trip through float. The patient frame of NIfTI is RAS; it turns into LPS here.
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from isal import igzip
 from jaxtyping import Shaped
 
 from drrgen.choices import CTFormat, HuSource
 from drrgen.errors import Reason, VolumeError
+from drrgen.io.atomic import write_bytes
 from drrgen.io.grids import check_slices, settle_grid
 from drrgen.io.hounsfield import clean_hu, to_hu
 from drrgen.io.listing import CTFiles
@@ -44,6 +46,8 @@ _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 7
           1024: "i8", 1280: "u8"}  # fmt: skip
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown is taken as mm
 _SPACE_UNIT_BITS = 7
+_MM_CODE = 2
+_VOXELS_AT = 352  # the header, and four bytes that say that nothing extends it
 _GZIP_MAGIC = b"\x1f\x8b"
 _QUATERNION_TOL = 0.01
 
@@ -149,6 +153,25 @@ def read_content(path: Path) -> NiftiContent:
             stored=stored, slope=slope, intercept=intercept, patient_from_voxel=affine,
             n_bytes=n_bytes, sha256=digest.result(), warnings=words,
         )  # fmt: skip
+
+
+def write_nifti(path: Path, volume: CTVolume) -> None:
+    """Write a volume as NIfTI-1, int16, with its grid as sform; the same one gives the same bytes.
+
+    Args:
+        path: Final name, ``.nii.gz``.
+        volume: A CT, or a label map.
+    """
+    header = np.zeros(1, dtype=_V1.newbyteorder("<"))
+    header["magic"], header["datatype"], header["bitpix"] = b"n+1", 4, 16
+    header["dim"] = [3, *volume.hu.shape[::-1], 1, 1, 1, 1]
+    header["pixdim"] = [1, *volume.spacing_zyx_mm[::-1], 0, 0, 0, 0]
+    header["offset"], header["slope"], header["units"] = _VOXELS_AT, 1, _MM_CODE
+    header["sform"], header["rows"] = 1, (_LPS_FROM_RAS @ volume.patient_from_voxel)[:3]
+    data = bytearray(header.tobytes().ljust(_VOXELS_AT, b"\0"))
+    data[:4] = _V1.itemsize.to_bytes(4, "little")
+    data += volume.hu.astype("<i2", copy=False).tobytes()
+    write_bytes(path, igzip.compress(bytes(data), 1, mtime=0))
 
 
 def is_nifti_pair(path: Path) -> bool:

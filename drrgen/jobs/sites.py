@@ -7,9 +7,7 @@
 A site says how jobs are asked for, never what is rendered: no setting here touches a pixel.
 """
 
-import dataclasses
 import re
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 from dask.utils import parse_bytes
 
 from drrgen.choices import ClusterKind
-from drrgen.config import RunConfig, check_known, check_value, make_record, read_toml, setting
+from drrgen.config import RunConfig, check_value, make_sections, read_toml, setting
 from drrgen.errors import ConfigError
 
 MIN_WORKER_BYTES = 10**9  # the smallest CT, torch and numba
@@ -267,9 +265,7 @@ def make_site(data: Mapping[str, Any]) -> Site:
     Raises:
         ConfigError: An unknown section or key, a wrong type or an impossible value.
     """
-    sections = {f.name: typing.cast(type, f.type) for f in dataclasses.fields(Site)}
-    check_known(data, sections, "section")
-    return Site(**{name: make_record(sections[name], table) for name, table in data.items()})
+    return make_sections(data, Site)
 
 
 def read_walltime(text: str) -> float:

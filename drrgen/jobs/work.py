@@ -140,8 +140,9 @@ def _keep(task: Task, job: Job, out: Place) -> Done:
     """Run the task, digest its files, bring them to a store, and write the outcome."""
     start = time.perf_counter()
     with _find_bench(out) as bench:
-        rows = cast("Task", replace(cast("Any", task), out=bench))(job.item)
-        files = {name: digest_file(bench / name) for name in task.files(rows)}
+        here = task if task.out == bench else cast("Task", replace(cast("Any", task), out=bench))
+        rows = here(job.item)
+        files = {name: digest_file(bench / name) for name in here.files(rows)}
         if bench is not out:
             for name in files:
                 write_bytes(out / name, (bench / name).read_bytes())
