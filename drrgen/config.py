@@ -246,7 +246,7 @@ def make_config(data: Mapping[str, Any]) -> Config:
     """
     sections = {f.name: typing.cast(type, f.type) for f in dataclasses.fields(Config)}
     check_known(data, sections, "section")
-    return Config(**{name: _make_record(sections[name], table) for name, table in data.items()})
+    return Config(**{name: make_record(sections[name], table) for name, table in data.items()})
 
 
 def with_overrides(record: R, overrides: Mapping[str, Any]) -> R:
@@ -263,20 +263,25 @@ def to_toml(config: Config, *, sections: tuple[str, ...] = ("render", "augment",
     """Write a configuration as TOML, every key with its comment; keys without a value are
     commented out.
     """
-    lines = []
-    for section in sections:
-        record = getattr(config, section)
-        lines.append(f"[{section}]")
-        for f in dataclasses.fields(record):
-            value = getattr(record, f.name)
-            entry = f"{f.name} = {_toml(value)}" if value is not None else f"# {f.name} ="
-            lines.append(f"{entry}  # {f.metadata['text']}")
-        lines.append("")
-    return "\n".join(lines)
+    return "\n".join(section_to_toml(name, getattr(config, name)) for name in sections)
 
 
-def _make_record(kind: type, table: object) -> Any:
-    """Build one section."""
+def section_to_toml(name: str, record: Any) -> str:
+    """Write one section as TOML, every key with the comment in its field's metadata ``text``."""
+    lines = [f"[{name}]"]
+    for f in dataclasses.fields(record):
+        value = getattr(record, f.name)
+        entry = f"{f.name} = {_toml(value)}" if value is not None else f"# {f.name} ="
+        lines.append(f"{entry}  # {f.metadata['text']}")
+    return "\n".join([*lines, ""])
+
+
+def make_record(kind: type, table: object) -> Any:
+    """Build one section from a table of a TOML file.
+
+    Raises:
+        ConfigError: Not a table, an unknown key, a wrong type or an impossible value.
+    """
     if not isinstance(table, Mapping):
         raise ConfigError(f"got {table!r}, wanted a [section] with keys")
     hints = typing.get_type_hints(kind)
