@@ -81,6 +81,7 @@ def open_cluster(task: Task, workers: int) -> Iterator[Client]:
         client.register_plugin(_Prepare(task))
         client.forward_logging("drrgen")
         client.forward_logging("drrgen_pipelines")
+        client.forward_logging("drrgen_training")
         yield client
 
 

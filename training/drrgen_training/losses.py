@@ -103,6 +103,11 @@ class Identity:
     report: Int64[Tensor, " b"]
     has: Mapping[str, Bool[Tensor, " b"]]
 
+    def to(self, device: torch.device) -> "Identity":
+        """Bring it to a device."""
+        has = {name: flag.to(device) for name, flag in self.has.items()}
+        return Identity(key=self.key.to(device), report=self.report.to(device), has=has)
+
     def relate(self, a: str, b: str) -> "Relation":
         """Find positives and ignored pairs of a term, among samples that have both sides.
 
