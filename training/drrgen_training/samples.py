@@ -103,7 +103,7 @@ def read_samples(
     rows: list[dict[str, Any]] = []
     n_rows = 0
     for part in summary["parts"]:
-        table = read_table(dataset / "manifest" / PurePosixPath(part["name"]).name, _COLUMNS)
+        table = read_table(dataset / "manifest" / PurePosixPath(part["name"]).name, list(_COLUMNS))
         n_rows += len(table)
         rows += [row for row in table.to_pylist() if _is_wanted(row, view)]
     if not rows:
