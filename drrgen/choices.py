@@ -116,3 +116,13 @@ class Split(StrEnum):
     TRAIN = "train"
     DEV = "dev"
     TEST = "test"
+
+
+class ClusterKind(StrEnum):
+    """Where the workers are: see ``drrgen.jobs.sites``."""
+
+    LOCAL = "local"
+    SLURM = "slurm"
+    KUBERNETES = "kubernetes"
+    CUDA = "cuda"
+    TCP = "tcp"

@@ -13,10 +13,9 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, TypeVar
 
 from drrgen.choices import (
@@ -32,7 +31,9 @@ from drrgen.choices import (
 from drrgen.errors import ConfigError
 
 RENDER_VERSION = 2  # rises whenever any pixel would change: see CHANGELOG, Pixels
+CLUSTER_WORDS = r"local|slurm|kubernetes|cuda|(tcp|tls)://[^\s/]+:\d{1,5}"
 
+T = TypeVar("T")
 R = TypeVar("R", "RenderConfig", "RunConfig")
 Xyz = tuple[float, float, float]
 
@@ -46,6 +47,9 @@ def _check(good: bool, key: str, got: object, wanted: str) -> None:
     if not good:
         shown = [str(word) for word in got] if isinstance(got, tuple) else got
         raise ConfigError(f"{key}: got {shown}, wanted {wanted}")
+
+
+setting, check_value = _key, _check  # for the records of other modules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,11 +178,16 @@ class RunConfig:
     engine: Engine = _key(Engine.AUTO, "auto, numba (CPU), triton (CUDA), reference or diffdrr")
     device: str = _key("auto", "auto, cpu, cuda or cuda:N")
     workers: int | None = _key(
-        None, "worker processes; without it by cores and memory, and none for a handful of CT"
+        None,
+        "worker processes; without it by cores and memory, none for a handful of CT; 0 for none",
     )
     timeout_s: float | None = _key(
         None, "time limit of a CT [s]; without it 1800 in a worker process, and none in this one"
     )
+    cluster: str = _key(
+        "local", "where the workers are: local, slurm, kubernetes, cuda or tcp://HOST:PORT"
+    )
+    site: str | None = _key(None, "TOML file that describes the cluster: queue, memory, image")
     shard_size: int | None = _key(
         None,
         "studies in a new file of the manifest; without it 64, more beyond 64,000 studies",
@@ -189,7 +198,11 @@ class RunConfig:
             re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
             "device", self.device, "auto, cpu, cuda or cuda:N",
         )  # fmt: skip
-        _check(self.workers is None or self.workers >= 1, "workers", self.workers, "1 or more")
+        _check(
+            re.fullmatch(CLUSTER_WORDS, self.cluster) is not None, "cluster", self.cluster,
+            "local, slurm, kubernetes, cuda, tcp://HOST:PORT or tls://HOST:PORT",
+        )  # fmt: skip
+        _check(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more")
         good = self.timeout_s is None or (math.isfinite(self.timeout_s) and self.timeout_s > 0)
         _check(good, "timeout_s", self.timeout_s, "a positive number of seconds")
         good = self.shard_size is None or 1 <= self.shard_size <= 100_000
@@ -205,37 +218,39 @@ class Config:
     run: RunConfig = RunConfig()
 
 
-def read_config(path: Path) -> Config:
+def read_config(path: Any) -> Config:
     """Read a TOML file; what it does not name keeps its default.
+
+    Args:
+        path: Path, or a path of a store.
+
+    Raises:
+        ConfigError: No such file, not TOML, an unknown key or an impossible value.
+    """
+    return read_toml(path, make_config, "configuration")
+
+
+def read_toml(path: Any, make: Callable[[dict[str, Any]], T], word: str) -> T:
+    """Read a TOML file into a record; every error names the file.
+
+    Args:
+        path: Path, or a path of a store.
+        make: Makes the record of the file's tables.
+        word: What the file is, for the message.
 
     Raises:
         ConfigError: No such file, not TOML, an unknown key or an impossible value.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read the {word} {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    return parse_config(text, str(path))
-
-
-def parse_config(text: str, name: str) -> Config:
-    """Read the text of a TOML file; what it does not name keeps its default.
-
-    Args:
-        text: The text.
-        name: What it is called in messages.
-
-    Raises:
-        ConfigError: Not TOML, an unknown key or an impossible value.
-    """
     try:
-        return make_config(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name} is not TOML: {error}") from error
+        return make(data)
     except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from error
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def make_config(data: Mapping[str, Any]) -> Config:
@@ -277,10 +292,10 @@ def section_to_toml(name: str, record: Any) -> str:
 
 
 def make_record(kind: type, table: object) -> Any:
-    """Build one section from a table of a TOML file.
+    """Build one section.
 
     Raises:
-        ConfigError: Not a table, an unknown key, a wrong type or an impossible value.
+        ConfigError: An unknown key, a wrong type or an impossible value.
     """
     if not isinstance(table, Mapping):
         raise ConfigError(f"got {table!r}, wanted a [section] with keys")
@@ -289,7 +304,7 @@ def make_record(kind: type, table: object) -> Any:
     return kind(**{key: _convert(value, hints[key], key) for key, value in table.items()})
 
 
-def check_known(given: Mapping[str, Any], known: Mapping[str, Any], word: str) -> None:
+def check_known(given: Iterable[str], known: Iterable[str], word: str) -> None:
     """Refuse names that are not known, with the nearest that is.
 
     Args:
@@ -300,6 +315,7 @@ def check_known(given: Mapping[str, Any], known: Mapping[str, Any], word: str) -
     Raises:
         ConfigError: A name is not known.
     """
+    known = list(known)
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -338,5 +354,14 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, (int, float)):
         return repr(value)
+    return write_text(str(value))
+
+
+def write_text(text: str) -> str:
+    """Write text as TOML, in quotes.
+
+    Args:
+        text: Anything.
+    """
     # JSON allows a bare DEL inside a string, TOML does not.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

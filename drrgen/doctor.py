@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from drrgen.choices import Engine
+from drrgen.choices import ClusterKind, Engine
 from drrgen.geometry.detector import Detector
 from drrgen.geometry.pose import make_pose
 from drrgen.io.syntaxes import check_syntaxes
@@ -31,6 +31,7 @@ WATER_LINE_INTEGRAL, WATER_TOL = 2.059, 1e-3  # 100 mm of water at 0.02059/mm
 MIN_MEMORY_GIB, MIN_DISK_GIB = 4.0, 5.0
 
 _GIB = 2**30
+_POD_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _CGROUP = Path("/sys/fs/cgroup")
 _UNLIMITED = 2**60
 
@@ -48,7 +49,7 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        group: ``engine``, ``device``, ``dicom``, ``package`` or ``machine``.
+        group: ``engine``, ``device``, ``dicom``, ``cluster``, ``package`` or ``machine``.
         name: What was looked at.
         health: How it is.
         detail: What was found.
@@ -80,7 +81,10 @@ def examine() -> Diagnosis:
     engines = [_check_reference(), _check_numba(), _check_triton(), _check_diffdrr()]
     auto, device = choose_engine(Engine.AUTO, "auto")
     renders = any(finding.name == auto.value and finding.health is Health.OK for finding in engines)
-    findings = [*engines, *_check_devices(), *_check_dicom(), *_check_packages(), *_check_machine()]
+    findings = [
+        *engines, *_check_devices(), *_check_dicom(), *_check_clusters(), *_check_packages(),
+        *_check_machine(),
+    ]  # fmt: skip
     chosen = Finding(
         group="engine", name="auto", health=Health.OK if renders else Health.BROKEN,
         detail=f"takes {auto.value} on {device.type}",
@@ -205,6 +209,30 @@ def _check_dicom() -> Iterable[Finding]:
             detail=f"decoded by {check.decoder}" if check.decoder else f"{check.uid}: no decoder",
             remedy=check.remedy,
         )  # fmt: skip
+
+
+def _check_clusters() -> Iterable[Finding]:
+    """Tell which clusters drrgen can ask for workers from here, beside this machine itself."""
+    ways = {
+        ClusterKind.SLURM: ("dask_jobqueue", shutil.which("sbatch"), "where sbatch is"),
+        ClusterKind.KUBERNETES: ("dask_kubernetes", _find_kubernetes(), "where kubectl works"),
+    }
+    for kind, (module, way, where) in ways.items():
+        if find_spec(module) is None:
+            detail, remedy = f"{module} is not installed", f"pip install 'drrgen[{kind}]'"
+        elif way is None:
+            detail, remedy = "no way to one from here", f"for --cluster {kind}: work {where}"
+        else:
+            detail, remedy = f"{module} {metadata.version(module.replace('_', '-'))}, {way}", ""
+        health = Health.MISSING if remedy else Health.OK
+        yield Finding(group="cluster", name=str(kind), health=health, detail=detail, remedy=remedy)
+
+
+def _find_kubernetes() -> str | None:
+    """Find what tells where a Kubernetes is: a configuration, or the token of a pod."""
+    named = os.environ.get("KUBECONFIG", "").split(os.pathsep)
+    places = [*map(Path, filter(None, named)), Path.home() / ".kube" / "config", _POD_TOKEN]
+    return next((str(place) for place in places if place.is_file()), None)
 
 
 def _check_packages() -> Iterable[Finding]:

@@ -6,7 +6,6 @@ One row is one radiograph, or one study that has none. Null means *does not appl
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -140,8 +139,11 @@ def describe_schema() -> str:
     return "\n".join(lines) + "\n"
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read the rows of one shard.
+def read_rows(path: Any) -> list[Row]:
+    """Read the rows of one shard, here or in a store.
+
+    Args:
+        path: Path, or a path of a store.
 
     Raises:
         ManifestError: The file is no shard of this schema version.

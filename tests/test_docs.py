@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import drrgen
 from drrgen.cli import app
 from drrgen.config import Config, make_config, to_toml
+from drrgen.manifest import read_rows
 from drrgen.phantoms import make_torso
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +28,7 @@ def in_folder_with_ct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_ct(volume, tmp_path / "ct.nii.gz")
     (tmp_path / "CT").mkdir()
     shutil.copy(tmp_path / "ct.nii.gz", tmp_path / "CT")
+    (tmp_path / "reports.csv").write_text("volume,findings,impression\nct,Clear.,Normal.\n")
     for view in ("PA", "LL"):
         grey = torch.rand((96, 80), generator=torch.Generator().manual_seed(1))
         drrgen.write_radiograph(
@@ -53,6 +55,10 @@ def test_the_commands_of_the_readme_run(in_folder_with_ct: Path) -> None:
         result = runner.invoke(app, words[1:])
         assert result.exit_code == 0, result.output
     assert (in_folder_with_ct / "CXR" / "contact-sheet.png").exists()
+    rows = read_rows(in_folder_with_ct / "DATASET" / "manifest" / "part-00000.parquet")
+    assert {(row["view"], row["report_impression"]) for row in rows} == {
+        ("PA", "Normal."), ("LL", "Normal.")
+    }  # fmt: skip
 
 
 def test_the_python_of_the_readme_runs_and_uses_every_public_name(in_folder_with_ct: Path) -> None:

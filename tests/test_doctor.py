@@ -150,3 +150,20 @@ def test_memory_is_that_of_the_container(tmp_path: Path, monkeypatch: pytest.Mon
     assert doctor.find_free_memory() == 2**19
     (tmp_path / "memory.max").write_text("max\n")
     assert doctor.find_free_memory() > 2**20
+
+
+@pytest.mark.parametrize(
+    ("spec", "tool", "health", "told"),
+    [(True, "/bin/x", "ok", ""), (True, None, "missing", "work where sbatch is"),
+     (False, "/bin/x", "missing", "pip install 'drrgen[slurm]'")],
+)  # fmt: skip
+def test_clusters_are_told_with_what_they_lack(
+    spec: bool, tool: str | None, health: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda _: object() if spec else None)
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: tool)
+    monkeypatch.setattr(metadata, "version", lambda _: "1.0")
+    monkeypatch.setenv("KUBECONFIG", f"/nowhere:{__file__}")
+    slurm, kubernetes = doctor._check_clusters()
+    assert kubernetes.detail.endswith(__file__) if spec else kubernetes.remedy
+    assert slurm.health == health and told in slurm.remedy and bool(told) == bool(slurm.remedy)

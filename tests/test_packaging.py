@@ -55,6 +55,11 @@ def test_the_data_and_the_marks_of_the_typed_are_in_the_wheel(wheel: zipfile.Zip
     assert wanted <= set(wheel.namelist())
 
 
+def test_every_recipe_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    recipes = {f"drrgen_pipelines/recipes/{p.name}" for p in (ROOT / "pipelines/recipes").iterdir()}
+    assert len(recipes) > 5 and recipes <= set(wheel.namelist())
+
+
 def test_the_wheel_has_one_version_one_command_and_the_licence(wheel: zipfile.ZipFile) -> None:
     (info,) = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
     metadata = Parser().parsestr(wheel.read(f"{info}/METADATA").decode())

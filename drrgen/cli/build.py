@@ -6,12 +6,15 @@ It is ``drrgen render`` with tables beside the CT, so it takes the options of ``
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from drrgen.cli.console import exit_on_error
 from drrgen.cli.render import make_dataset, render
+
+if TYPE_CHECKING:
+    from drrgen_pipelines.recipe import Recipe
 
 DEFAULT_RECIPE = "generic"
 _TABLE = "CSV, TSV, JSON lines or Parquet; repeatable."
@@ -62,16 +65,23 @@ def build(ctx: typer.Context, **_: Any) -> None:
         make_dataset(with_tables(ctx.params))
 
 
-def with_tables(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Add to the options of ``build`` what they say to read beside the CT."""
+def with_tables(options: Mapping[str, Any], default: "Recipe | None" = None) -> dict[str, Any]:
+    """Add to the options of ``build`` what they say to read beside the CT.
+
+    Args:
+        options: The options.
+        default: The recipe where they name none.
+    """
     from drrgen_pipelines.recipe import read_recipe
 
     tables = {
         name: tuple(map(Path, options[name] or ())) for name in ("reports", "labels", "metadata")
     }
     more = {"cxr": options["cxr_dir"], "require_report": options["require_report"]}
-    if options["recipe"] or any(tables.values()) or any(more.values()):  # else it is render
-        more["recipe"] = read_recipe(options["recipe"] or DEFAULT_RECIPE)
+    if options["recipe"]:
+        more["recipe"] = read_recipe(options["recipe"])
+    elif default or any(tables.values()) or any(more.values()):  # else it is render
+        more["recipe"] = default or read_recipe(DEFAULT_RECIPE)
     return {**options, "tables": tables | more}
 
 

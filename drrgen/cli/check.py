@@ -1,6 +1,5 @@
 """``drrgen check``: is a data set whole, true, and without leakage."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +9,7 @@ from drrgen.cli.console import ExitCode, exit_on_error, stdout
 
 
 def check(
-    dataset: Annotated[Path, typer.Argument(help="Output folder of drrgen render.")],
+    dataset: Annotated[str, typer.Argument(help="Output folder or URL of drrgen render.")],
     quick: Annotated[
         bool, typer.Option("--quick", help="Look whether files are there; do not read them.")
     ] = False,
@@ -25,7 +24,9 @@ def check(
     with exit_on_error():
         from drrgen_pipelines.check import check_dataset
 
-        checked = check_dataset(dataset, contents=not quick)
+        from drrgen.io.stores import open_place
+
+        checked = check_dataset(open_place(dataset), contents=not quick)
         if as_json:
             typer.echo(checked.to_json())
         else:

@@ -1,6 +1,5 @@
 """``drrgen export``: a data set in the form that a trainer wants."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,9 +10,10 @@ from drrgen.cli.console import exit_on_error, stderr
 
 def export(
     webdataset: Annotated[
-        Path, typer.Option(help="Output folder of drrgen render, to be written as tar shards.")
+        str,
+        typer.Option(help="Output folder or URL of drrgen render, to be written as tar shards."),
     ],
-    to: Annotated[Path, typer.Option(help="Folder of the shards; the same command goes on.")],
+    to: Annotated[str, typer.Option(help="Folder or URL of the shards; the command goes on.")],
     split: Annotated[list[Split], typer.Option(help="This split only; repeatable.")] = list(Split),  # noqa: B006  typer never changes it
     shard_mb: Annotated[int, typer.Option(min=1, help="Most megabytes of a shard.")] = 1000,
 ) -> None:
@@ -27,7 +27,12 @@ def export(
     with exit_on_error():
         from drrgen_pipelines.export import export_webdataset
 
-        for done in export_webdataset(webdataset, to, splits=split, shard_mb=shard_mb):
+        from drrgen.io.stores import open_place
+
+        folder = open_place(to)
+        for done in export_webdataset(
+            open_place(webdataset), folder, splits=split, shard_mb=shard_mb
+        ):
             if not done.is_new:
                 stderr.print(f"there already: {done.shard.name}")
-            typer.echo(str(to / done.shard.name))
+            typer.echo(str(folder / done.shard.name))

@@ -1,7 +1,6 @@
 """``drrgen gallery``: look at a data set in a browser."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +9,7 @@ from drrgen.cli.console import exit_on_error
 
 
 def gallery(
-    dataset: Annotated[Path, typer.Argument(help="Output folder of drrgen render.")],
+    dataset: Annotated[str, typer.Argument(help="Output folder or URL of drrgen render.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Show the first rows only.")] = None,
 ) -> None:
     """Write OUT/gallery/index.html: all radiographs, with filters, reports and refusals.
@@ -23,8 +22,11 @@ def gallery(
         from drrgen_pipelines.gallery import count_shown, find_gallery, write_gallery
         from tqdm import tqdm
 
-        total = count_shown(dataset, limit=limit)
+        from drrgen.io.stores import open_place
+
+        out = open_place(dataset)
+        total = count_shown(out, limit=limit)
         with tqdm(total=total, unit="row", file=sys.stderr, disable=None, leave=False) as bar:
-            for n_rows in write_gallery(dataset, limit=limit):
+            for n_rows in write_gallery(out, limit=limit):
                 bar.update(n_rows)
-        typer.echo(str(find_gallery(dataset)))
+        typer.echo(str(find_gallery(out)))

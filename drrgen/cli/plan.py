@@ -8,13 +8,12 @@ import typer
 
 from drrgen.cli.build import build, with_tables
 from drrgen.cli.console import exit_on_error, set_up_logging, stderr, stdout
-from drrgen.cli.render import find_dataset, find_own_salt
+from drrgen.cli.render import RUN_KEYS, find_dataset, find_own_salt
 from drrgen.cli.running import describe_plan, report, show
 
 _APPENDED = (
     "ct_dir", "cxr_dir", "reports", "labels", "metadata", "recipe", "require_report", "mask",
-    "salt_file", "engine", "device", "workers", "timeout_s", "limit", "retry_refused", "dry_run",
-    "verbose", "quiet", "log_file",
+    "salt_file", *RUN_KEYS, "limit", "retry_refused", "dry_run", "verbose", "quiet", "log_file",
 )  # fmt: skip
 
 
@@ -53,19 +52,25 @@ def append(
     Example: drrgen append CXR --ct-dir MORE
     """
     with exit_on_error():
-        options = with_tables(ctx.params)
-        quiet = bool(options["quiet"])
-        set_up_logging(-1 if quiet else options["verbose"], options["log_file"])
-        from drrgen_pipelines.build import find_addition, forecast_build, run_build
+        quiet = bool(ctx.params["quiet"])
+        set_up_logging(-1 if quiet else ctx.params["verbose"], ctx.params["log_file"])
+        from drrgen_pipelines.build import (
+            find_addition,
+            forecast_build,
+            read_built_recipe,
+            run_build,
+        )
         from drrgen_pipelines.sources import Sources
 
         from drrgen.io.stores import open_place
 
+        place = open_place(out)
+        options = with_tables(ctx.params, read_built_recipe(place))
         salt_file = options["salt_file"]
         addition = find_addition(
             Sources(ct=options["ct_dir"], **options["tables"]),
-            open_place(out),
-            {key: options[key] for key in ("engine", "device", "workers", "timeout_s")},
+            place,
+            {key: options[key] for key in RUN_KEYS},
             salt_file=Path(salt_file) if salt_file else find_own_salt(quiet=quiet),
             limit=options["limit"],
             mask=Path(options["mask"]) if options["mask"] else None,

@@ -10,7 +10,7 @@ import typer
 from drrgen.choices import AcquisitionName, Display, Engine, Framing, ImageFormat, View
 from drrgen.cli.console import exit_on_error, set_up_logging, stderr
 from drrgen.cli.running import describe_plan, report, show
-from drrgen.config import Config, RenderConfig, read_config, with_overrides
+from drrgen.config import Config, RenderConfig, RunConfig, read_config, with_overrides
 
 if TYPE_CHECKING:
     from drrgen_pipelines.build import Build
@@ -21,7 +21,7 @@ _RENDER_KEYS = (
     "sod_mm", "rotation_deg", "isocenter", "kvp", "kev", "dose_ugy", "keep_table", "seed",
     "views_per_ct", "pairs", "format",
 )  # fmt: skip
-_RUN_KEYS = ("engine", "device", "workers", "timeout_s")
+RUN_KEYS = ("engine", "device", "workers", "timeout_s", "cluster", "site")
 
 
 def parse_view(word: str) -> View:
@@ -109,6 +109,13 @@ def render(
     timeout_s: Annotated[
         float | None, typer.Option(help="Time limit of a CT; 1800 in a worker process.")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="local (default), slurm, kubernetes, cuda or tcp://HOST:PORT."),
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The cluster as TOML: queue, memory, image.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many CT.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings as TOML (see drrgen config); options beat it.")
@@ -118,7 +125,8 @@ def render(
         bool, typer.Option("--retry-refused", help="Also try again what was refused before.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Say what would be done, print the job; do nothing."),
     ] = False,
     verbose: Annotated[int, typer.Option("-v", count=True, help="Say more; -vv all.")] = 0,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors.")] = False,
@@ -148,6 +156,7 @@ def make_dataset(options: Mapping[str, Any]) -> None:
     if options["dry_run"]:
         ahead = forecast_build(build)
         stderr.print(describe_plan(build, todo=ahead.todo, kept=ahead.kept))
+        show_job(build.config.run)
         return
     steps = run_build(build, retry_refused=options["retry_refused"])
     show(steps, quiet=quiet, head=partial(describe_plan, build))
@@ -188,7 +197,7 @@ def _merge(settings: Config, options: Mapping[str, Any], recipe: "Recipe | None"
         chosen["mask"] = True
     if recipe is not None and settings.render.dataset == RenderConfig().dataset:
         chosen.setdefault("dataset", recipe.recipe.dataset)
-    running = {key: options[key] for key in _RUN_KEYS}
+    running = {key: options[key] for key in RUN_KEYS}
     return Config(
         render=with_overrides(settings.render, chosen),
         augment=settings.augment,
@@ -202,3 +211,12 @@ def find_own_salt(*, quiet: bool) -> Path:
     if not path.exists() and not quiet:
         stderr.print(f"made a salt for pseudonyms, keep it: {path}")
     return path
+
+
+def show_job(run: RunConfig) -> None:
+    """Print the job script or the manifest that would be submitted, where one would be."""
+    from drrgen.jobs.cluster import describe_cluster
+    from drrgen.jobs.sites import read_cluster
+
+    if text := describe_cluster(read_cluster(run), run.workers):
+        typer.echo(text)

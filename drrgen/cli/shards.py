@@ -12,6 +12,7 @@ from rich.table import Table
 
 from drrgen.choices import Engine
 from drrgen.cli.console import ExitCode, exit_on_error, set_up_logging, stderr, stdout
+from drrgen.cli.render import RUN_KEYS
 from drrgen.cli.running import report, show
 from drrgen.config import RunConfig, with_overrides
 
@@ -30,6 +31,7 @@ def parse_shard(word: str) -> tuple[int, int]:
 
 
 def run(
+    ctx: typer.Context,
     out: Annotated[str, typer.Argument(help="Output folder or URL of drrgen plan.")],
     shard: Annotated[
         str, typer.Option(metavar="i/N", help="Which share, from 0; all of it.")
@@ -38,6 +40,12 @@ def run(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes; by cores and memory, none for a handful of CT.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Where workers are: local, slurm, kubernetes, cuda, tcp://.")
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The cluster as TOML: queue, memory, image.")
     ] = None,
     timeout_s: Annotated[
         float | None, typer.Option(help="Time limit of a CT; 1800 in a worker process.")
@@ -63,8 +71,7 @@ def run(
 
         from drrgen.io.stores import open_place
 
-        given = {"engine": engine, "device": device, "workers": workers, "timeout_s": timeout_s}
-        running = with_overrides(RunConfig(), given)
+        running = with_overrides(RunConfig(), {key: ctx.params[key] for key in RUN_KEYS})
         index, count = parse_shard(shard)
         last = show(
             run_planned_shard(open_place(out), running, index, count, retry_refused=retry_refused),

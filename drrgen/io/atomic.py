@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 from drrgen.io.stores import Place
@@ -15,15 +16,20 @@ PARTIAL_MARK = ".partial-"
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Place) -> Iterator[Path]:
     """Lend a temporary name beside ``path``; take its file over when the block ends well.
 
     Missing folders are made. When the block raises, the temporary file is removed and ``path``
     stays as it was. A process killed in between leaves a file that ``remove_partials`` finds.
 
     Args:
-        path: Final name.
+        path: Final name; of an object, the temporary file lies on this machine.
     """
+    if not isinstance(path, Path):
+        with TemporaryDirectory(prefix="drrgen-") as folder:
+            yield Path(folder) / path.name
+            path.fs.put_file(str(Path(folder) / path.name), path.path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}{PARTIAL_MARK}{uuid.uuid4().hex[:12]}")
     try:

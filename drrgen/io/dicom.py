@@ -83,7 +83,7 @@ def read_dicom(files: CTFiles) -> CTVolume:
         VolumeError: The slices do not make one trustworthy volume; the code says why.
         OSError: A file cannot be read.
     """
-    path = files.paths[0].parent
+    path = files.here[0].parent
     slices, words = _read_slices(files, path)
     _check_alike(slices, path)
     with quiet(), ThreadPoolExecutor(_count_threads()) as pool:
@@ -92,7 +92,7 @@ def read_dicom(files: CTFiles) -> CTVolume:
         if SLICES_INTERPOLATED in grid.warnings:
             _check_gap(files, path)
         slices = [slices[i] for i in grid.order]
-        whole = slices[0].path.read_bytes() if slices[0].frames > 1 else None
+        whole = slices[0].here.read_bytes() if slices[0].frames > 1 else None
         check = pool.submit(_compare_readers, slices[len(slices) // 2], whole)
         hu, digest, found = _read_planes(_Pixels(slices=slices, grid=grid, whole=whole), pool)
         checked = check.result()
@@ -121,7 +121,7 @@ def _read_slices(files: CTFiles, path: Path) -> tuple[list[SliceHeader], set[str
                      f"found {files.n_broken} empty or broken files among the slices",
                      "copy or export the series again, or remove those files")  # fmt: skip
     slices = []
-    for file, header in read_headers(files.paths):
+    for file, header in read_headers(files.here):
         if header is Skip.NO_ACCESS:
             file.open("rb").close()  # raises what the system says
         if isinstance(header, Skip):
@@ -235,7 +235,7 @@ def _refuse_repeats(repeats: Sequence[Sequence[int]], n: int, path: Path) -> Vol
 def _read_alone(header: SliceHeader, whole: bytes | None = None) -> Int16[np.ndarray, "y x"]:
     """Read one slice by itself."""
     hu = np.empty((header.rows, header.columns), np.int16)
-    find_hu(header, whole or header.path.read_bytes(), hu)
+    find_hu(header, whole or header.here.read_bytes(), hu)
     return hu
 
 
@@ -273,7 +273,7 @@ def _read_file(header: SliceHeader) -> memoryview:
     buffer: bytearray | None = getattr(_own, "buffer", None)
     if buffer is None or len(buffer) < header.n_bytes:
         buffer = _own.buffer = bytearray(header.n_bytes)
-    with header.path.open("rb", buffering=0) as file:
+    with header.here.open("rb", buffering=0) as file:
         view, n = memoryview(buffer), 0
         while n < header.n_bytes and (got := file.readinto(view[n : header.n_bytes])):
             n += got
@@ -284,7 +284,7 @@ def _compare_readers(header: SliceHeader, whole: bytes | None) -> tuple[str, ...
     """Compare one slice with what SimpleITK makes of it, pixel by pixel and rescale and all."""
     if whole is not None:
         return ()  # its reader knows no rescale a frame
-    ours, theirs = _read_alone(header), read_with_sitk(header.path)
+    ours, theirs = _read_alone(header), read_with_sitk(header.here)
     if theirs is None:
         return (PIXELS_UNCHECKED,)
     # Padding is air for us, and for them a number like any other.
@@ -296,6 +296,6 @@ def _compare_readers(header: SliceHeader, whole: bytes | None) -> tuple[str, ...
             > _ROUNDING_HU
         ).any()
     ):
-        raise refuse(Reason.PIXEL_MISMATCH, header.path,
+        raise refuse(Reason.PIXEL_MISMATCH, header.here,
                      "found a slice that two readers give different HU")  # fmt: skip
     return ()

@@ -28,19 +28,19 @@ def read_frames(header: SliceHeader) -> list[SliceHeader]:
         OSError: The file cannot be read.
     """
     try:
-        dataset = pydicom.dcmread(header.path, force=True, stop_before_pixels=True)
+        dataset = pydicom.dcmread(header.here, force=True, stop_before_pixels=True)
         shared = _first(dataset, "SharedFunctionalGroupsSequence")
         frames = dataset.get("PerFrameFunctionalGroupsSequence") or ()
         if len(frames) != header.frames:
             raise _unsupported(
-                header.path, f"found functional groups of {len(frames)} frames, wanted "
+                header.here, f"found functional groups of {len(frames)} frames, wanted "
                 f"{header.frames}",
             )  # fmt: skip
         if str(dataset.get("VolumetricProperties") or "") not in _UNDISTORTED:
-            raise _unsupported(header.path, "found frames that are no plain volume")
+            raise _unsupported(header.here, "found frames that are no plain volume")
         return _read_all(header, shared, frames)
     except PARSE_ERRORS as error:
-        raise _unsupported(header.path, "found functional groups that cannot be read") from error
+        raise _unsupported(header.here, "found functional groups that cannot be read") from error
 
 
 def _read_all(header: SliceHeader, shared: Dataset, frames: Sequence[Dataset]) -> list[SliceHeader]:

@@ -20,11 +20,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from drrgen.io.stores import Place
 
 DECODE_ERRORS = (ValueError, AttributeError, NotImplementedError, RuntimeError, KeyError,
                  TypeError, IndexError, ArithmeticError, struct.error)  # fmt: skip
@@ -90,7 +92,7 @@ class SliceHeader:
         lossy: LossyImageCompression.
     """
 
-    path: Path
+    path: Place
     n_bytes: int
     mtime_ns: int
     syntax: str
@@ -130,6 +132,11 @@ class SliceHeader:
     intercept: float | None
     rescale_type: str
     lossy: bool
+
+    @property
+    def here(self) -> Path:
+        """The file as one on this machine, which is where slices are read."""
+        return cast("Path", self.path)
 
 
 _TEXT = {

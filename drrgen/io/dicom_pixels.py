@@ -45,7 +45,7 @@ def find_hu(header: SliceHeader, data: Bytes, out: Int16[np.ndarray, "y x"]) -> 
     """
     stored = decode(header, data)
     if stored.shape != out.shape:
-        raise broken(header.path)
+        raise broken(header.here)
     outside = _find_padding(header, stored)
     slope = 1.0 if header.slope is None else header.slope
     intercept = header.intercept or 0.0
@@ -85,10 +85,10 @@ def decode(header: SliceHeader, data: Bytes) -> Shaped[np.ndarray, "y x"]:
         return _decompress(header, data)
     except PARSE_ERRORS as error:
         if native or header.syntax == _DEFLATED:
-            raise broken(header.path) from error
+            raise broken(header.here) from error
         name = pydicom.uid.UID(header.syntax).name
         raise VolumeError(
-            Reason.UNSUPPORTED_TRANSFER_SYNTAX, header.path,
+            Reason.UNSUPPORTED_TRANSFER_SYNTAX, header.here,
             f"found pixels compressed as {name}, which cannot be decoded here",
             remedy="pip install pylibjpeg-openjpeg, or decompress the series first",
         ) from error  # fmt: skip
@@ -175,7 +175,7 @@ def _check_range(words: Shaped[np.ndarray, "y x"], header: SliceHeader) -> None:
     if header.signed and int(signed.min()) >= -limit // 2 and int(signed.max()) < limit // 2:
         return
     raise refuse(
-        Reason.PIXEL_MISMATCH, header.path,
+        Reason.PIXEL_MISMATCH, header.here,
         f"found stored values beyond the {header.stored} bits that BitsStored names",
     )  # fmt: skip
 

@@ -10,7 +10,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
@@ -18,6 +17,7 @@ from jaxtyping import Float64
 from drrgen.choices import CTFormat
 from drrgen.io.dicom_header import Numbers, SliceHeader
 from drrgen.io.listing import CTFiles
+from drrgen.io.stores import Place
 
 MIN_SLICES = 3
 MIN_HEIGHT_MM = 150.0
@@ -67,7 +67,7 @@ class _Group:
 
 
 def group_series(
-    headers: Sequence[SliceHeader], broken: Sequence[Path] = ()
+    headers: Sequence[SliceHeader], broken: Sequence[Place] = ()
 ) -> tuple[list[CTFiles], Counter[str]]:
     """Sort DICOM slices into CT.
 
@@ -298,7 +298,7 @@ def _find_rank(group: _Group) -> tuple[float, ...]:
     )
 
 
-def _count_broken(entries: Sequence[CTFiles], broken: Sequence[Path]) -> list[CTFiles]:
+def _count_broken(entries: Sequence[CTFiles], broken: Sequence[Place]) -> list[CTFiles]:
     """Tell CT of the empty and broken files that lie beside their slices under a like name."""
     if not broken:
         return list(entries)

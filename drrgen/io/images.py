@@ -103,7 +103,7 @@ def read_image(files: CTFiles) -> CTVolume:
         VolumeError: Broken, without orientation, or not one 3-D image of one number a voxel.
         OSError: The file cannot be read.
     """
-    path = files.paths[0]
+    path = files.here[0]
     head = read_head(path, _HEADER_BYTES)
     if not head:
         raise truncated(path, "found an empty file")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drrgen.choices import CTFormat
+from drrgen.io.stores import Place, open_place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,7 @@ class CTFiles:
     """
 
     ct_format: CTFormat
-    paths: tuple[Path, ...]
+    paths: tuple[Place, ...]
     name: str
     n_bytes: int
     mtime_ns: int
@@ -42,6 +43,11 @@ class CTFiles:
     rank: tuple[float, ...] = ()
     warnings: tuple[str, ...] = ()
     n_broken: int = 0
+
+    @property
+    def here(self) -> tuple[Path, ...]:
+        """The files as those on this machine, which readers take; see ``volumes.stage_ct``."""
+        return tuple(path for path in self.paths if isinstance(path, Path))
 
     def to_dict(self) -> dict[str, Any]:
         """Describe it in text, whole numbers, lists and None, so that JSON holds it exactly."""
@@ -58,7 +64,7 @@ class CTFiles:
         return cls(**{
             **data,
             "ct_format": CTFormat(data["ct_format"]),
-            "paths": tuple(map(Path, data["paths"])),
+            "paths": tuple(map(open_place, data["paths"])),
             "rank": tuple(map(float, data["rank"])),
             "warnings": tuple(data["warnings"]),
         })  # fmt: skip
@@ -75,6 +81,6 @@ class Listing:
             ``secondary``, ``other_series`` and the like.
     """
 
-    root: Path
+    root: Place
     found: tuple[CTFiles, ...]
     ignored: Counter[str] = field(default_factory=Counter)

@@ -100,7 +100,7 @@ def read_nifti(files: CTFiles) -> CTVolume:
         VolumeError: Truncated, no orientation, not one 3-D image, or an absurd header.
         OSError: The file cannot be read.
     """
-    path = files.paths[0]
+    path = files.here[0]
     found = read_content(path)
     if found.patient_from_voxel is None:
         raise _refuse(

@@ -75,7 +75,8 @@ def read_openi(folder: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
     Raises:
         InputError: No XML there, or a file that is no such report.
     """
-    paths = sorted(folder.rglob("*.xml"), key=lambda path: (len(path.name), path))
+    files = (path for path in folder.rglob("*.xml") if path.is_file())
+    paths = sorted(files, key=lambda path: (len(path.name), path))
     if not paths:
         raise InputError(f"no *.xml is in {folder}; wanted the reports of Open-i, or a table")
     for number, path in enumerate(paths, start=1):

@@ -60,7 +60,7 @@ def read_radchest(files: CTFiles) -> CTVolume:
         VolumeError: Broken, truncated, or not a 3-D array of numbers.
         OSError: The file cannot be read.
     """
-    path = files.paths[0]
+    path = files.here[0]
     with open_regular(path) as file, ThreadPoolExecutor(1) as pool:
         stored = _read_array(file, path)
         digest = pool.submit(digest_files, [path])

@@ -1,13 +1,16 @@
 """What a search for radiographs finds, before any is decoded."""
 
+import os
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from drrgen.errors import InputError
-from drrgen.io.dicom_header import Skip, quiet, read_header
+from drrgen.io.dicom_header import Skip, SliceHeader, quiet, read_header
+from drrgen.io.remote import RemoteFile, list_remote, read_remote_headers
+from drrgen.io.stores import Place, open_place
 from drrgen.io.volumes import list_files, make_printable
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -29,7 +32,7 @@ class RadiographFile:
         accession: AccessionNumber of DICOM; None elsewhere.
     """
 
-    path: Path
+    path: Place
     name: str
     n_bytes: int
     mtime_ns: int
@@ -45,7 +48,7 @@ class RadiographFile:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "RadiographFile":
         """Read what ``to_dict`` wrote."""
-        return cls(**{**data, "path": Path(data["path"]), "is_dicom": bool(data["is_dicom"])})
+        return cls(**{**data, "path": open_place(data["path"]), "is_dicom": bool(data["is_dicom"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class RadiographListing:
         ignored: How many files were left aside, by why.
     """
 
-    root: Path
+    root: Place
     found: tuple[RadiographFile, ...]
     ignored: Counter[str]
 
@@ -75,40 +78,54 @@ def find_radiographs(path: Path | str) -> RadiographListing:
         InputError: Nothing is there, or no radiograph is among it.
     """
     ignored: Counter[str] = Counter()
-    root, files = list_files(str(path), ignored)
-    found = []
-    with quiet():
-        for file in files:
-            entry = _describe(file, root)
-            if entry is None:
-                ignored["not_radiograph"] += 1
-            else:
-                found.append(entry)
+    place, root = open_place(path), open_place(path)
+    if isinstance(place, Path):
+        root, files = list_files(str(path), ignored)
+        named = ((file, make_printable(file.relative_to(root).as_posix())) for file in files)
+        looked = len(files)
+        entries = [_describe(file, name, file.stat()) for file, name in named]
+    else:
+        root, remote = list_remote(place)
+        looked = len(remote)
+        entries = _describe_remote(remote)
+    found = [entry for entry in entries if entry is not None]
+    ignored["not_radiograph"] += looked - len(found)
     if not found:
         raise InputError(
-            f"no radiograph in {path}: looked at {len(files)} files, wanted DICOM, PNG, JPEG or "
+            f"no radiograph in {path}: looked at {looked} files, wanted DICOM, PNG, JPEG or "
             "TIFF; check the path"
         )
     found.sort(key=lambda entry: entry.name)
-    return RadiographListing(root=root, found=tuple(found), ignored=ignored)
+    return RadiographListing(root=root, found=tuple(found), ignored=+ignored)
 
 
-def _describe(path: Path, root: Path) -> RadiographFile | None:
+def _describe(path: Path, name: str, status: os.stat_result) -> RadiographFile | None:
     """Describe a file; None for one that is neither picture nor DICOM."""
-    status = path.stat()
-    entry = RadiographFile(
-        path=path,
-        name=make_printable(path.relative_to(root).as_posix()),
-        n_bytes=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-    )
-    if path.name.lower().endswith(PICTURE_ENDINGS):
-        return entry
-    header = read_header(path)
+    bare = RadiographFile(path=path, name=name, n_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+    if name.lower().endswith(PICTURE_ENDINGS):
+        return bare
+    with quiet():
+        return _add_header(bare, read_header(path))
+
+
+def _describe_remote(files: Sequence[RemoteFile]) -> list[RadiographFile | None]:
+    """Describe objects of a store."""
+    bare = {
+        file.name: RadiographFile(
+            path=file.place, name=file.name, n_bytes=file.n_bytes, mtime_ns=file.mtime_ns
+        )
+        for file in files
+    }
+    others = [file for file in files if not file.name.lower().endswith(PICTURE_ENDINGS)]
+    told = {f.name: _add_header(bare[f.name], header) for f, header in read_remote_headers(others)}
+    return [told.get(name, entry) for name, entry in bare.items()]
+
+
+def _add_header(bare: RadiographFile, header: SliceHeader | Skip) -> RadiographFile | None:
+    """Add what the header of a DICOM file tells; None for a file that is none."""
     if isinstance(header, Skip):
-        return entry if path.name.lower().endswith(DICOM_ENDINGS) else None
-    return RadiographFile(
-        path=path, name=entry.name, n_bytes=entry.n_bytes, mtime_ns=entry.mtime_ns, is_dicom=True,
-        patient=header.patient or None, study_uid=header.study_uid or None,
+        return bare if bare.name.lower().endswith(DICOM_ENDINGS) else None
+    return replace(
+        bare, is_dicom=True, patient=header.patient or None, study_uid=header.study_uid or None,
         accession=header.accession or None,
     )  # fmt: skip

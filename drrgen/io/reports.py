@@ -106,12 +106,14 @@ class FoundReport:
         patient: What names the patient; "" when not told.
         scan: What names the study; "" when not told.
         place: File and row, for messages.
+        position: Which row of the table it is, of those that are kept.
     """
 
     report: Report
     patient: str
     scan: str
     place: str
+    position: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -131,7 +133,9 @@ class ReportTable:
             findings=findings or None, impression=impression or None, language=language or None
         )
         place = self.table.tell_place(position)
-        return FoundReport(report=report, patient=patient, scan=scan, place=place)
+        return FoundReport(
+            report=report, patient=patient, scan=scan, place=place, position=position
+        )
 
 
 def read_reports(paths: Sequence[Path], columns: ReportColumns, rule: KeyRule) -> ReportTable:

@@ -63,6 +63,13 @@ def is_remote(place: Place) -> bool:
     return not isinstance(place, Path)
 
 
+def lies_within(place: Place, folder: Place) -> bool:
+    """Say whether a place is a folder, or lies in it."""
+    if isinstance(place, Path) and isinstance(folder, Path):
+        return place.resolve().is_relative_to(folder.resolve())
+    return f"{place}/".startswith(f"{str(folder).rstrip('/')}/")
+
+
 def is_private(place: Place) -> bool:
     """Say whether no other process can see a place: ``memory://``."""
     return not isinstance(place, Path) and place.protocol == "memory"

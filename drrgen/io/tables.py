@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -75,11 +75,11 @@ class KeyedTable:
     paths: tuple[Path, ...]
     _first: dict[str, int]
     _more: dict[str, tuple[int, ...]]
-    _text: pa.Table
+    _chunks: tuple[pa.Table, ...]  # each of so many rows, but the last
     _places: "array[int]"
 
     def __len__(self) -> int:
-        return self._text.num_rows
+        return sum(chunk.num_rows for chunk in self._chunks)
 
     def __contains__(self, key: object) -> bool:
         return key in self._first
@@ -94,7 +94,8 @@ class KeyedTable:
 
     def get(self, position: int) -> Values:
         """Get the values of a row."""
-        return tuple(column[position].as_py() for column in self._text.columns)
+        chunk, row = divmod(position, _BATCH_ROWS)
+        return tuple(column[row].as_py() for column in self._chunks[chunk].columns)
 
     def tell_place(self, position: int) -> str:
         """Name file and row, for messages."""
@@ -150,7 +151,7 @@ def make_keyed(
     chunks.append(_to_columns(batch, fields))
     return KeyedTable(
         fields=tuple(fields), paths=tuple(paths), _first=first, _more=more,
-        _text=pa.concat_tables(chunks).combine_chunks(), _places=places,
+        _chunks=tuple(chunks), _places=places,
     )  # fmt: skip
 
 
@@ -242,9 +243,11 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(f"{path} cannot be read ({why}); get a whole copy of it") from error
 
 
-def _open_bytes(path: Path) -> IO[bytes]:
+def _open_bytes(path: Path) -> io.BufferedReader | gzip.GzipFile:
     """Open a file, unpacked if it is a .gz."""
-    return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path)
+    return path.open("rb")
 
 
 def _find_encoding(path: Path) -> str:

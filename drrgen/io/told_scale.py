@@ -130,7 +130,7 @@ def read_told(files: CTFiles, told: ToldScale) -> CTVolume:
     """
     if files.ct_format is not CTFormat.NIFTI:
         return read_ct(files)
-    path = files.paths[0]
+    path = files.here[0]
     content = read_content(path)
     grid, words = _settle_grid(content, told, path)
     scale, hu_source = _choose_scale(content, told, path)

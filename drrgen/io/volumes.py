@@ -4,18 +4,25 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+
+from upath import UPath
 
 from drrgen.choices import CTFormat
 from drrgen.errors import InputError
 from drrgen.io.dicom import read_dicom
-from drrgen.io.dicom_header import Skip, read_headers
+from drrgen.io.dicom_header import Skip, SliceHeader, read_headers
 from drrgen.io.dicom_series import group_series
 from drrgen.io.images import read_image
 from drrgen.io.listing import CTFiles, Listing
 from drrgen.io.nifti import is_nifti_pair, read_nifti
 from drrgen.io.packed import is_regular
 from drrgen.io.radchest import is_radchest, read_radchest
+from drrgen.io.remote import list_remote, read_remote_headers
+from drrgen.io.stores import Place, open_place, stage
+from drrgen.io.stores import list_files as list_places
 from drrgen.volume import CTVolume
 
 _BY_SUFFIX = {
@@ -28,6 +35,7 @@ _BY_SUFFIX = {
     ".npz": CTFormat.RAD_CHESTCT,
 }
 ENDINGS = (".nii.gz", *(ending for ending in _BY_SUFFIX if ending != ".nii.gz"))
+_HEADERS = (".hdr", ".nhdr", ".mhd")  # whose voxels lie in a file of their own
 _LABEL_SUFFIX = ".seg.nrrd"
 _PROGRESS_STEP = 256
 _READERS: dict[CTFormat, Callable[[CTFiles], CTVolume]] = {
@@ -53,6 +61,9 @@ def find_ct(path: Path | str, progress: Callable[[int, int], None] | None = None
         InputError: Nothing is there, or no CT is among it.
     """
     ignored: Counter[str] = Counter()
+    place = open_place(path)
+    if not isinstance(place, Path):
+        return _find_remote(place, ignored, progress)
     root, files = list_files(str(path), ignored)
     found, others = [], []
     for file in files:
@@ -66,14 +77,48 @@ def find_ct(path: Path | str, progress: Callable[[int, int], None] | None = None
         else:
             others.append(file)
     series, left_aside = _find_series(others, progress)
-    ignored += left_aside
-    found = sorted([*found, *series], key=lambda entry: entry.name)
-    if not found:
+    return _make_listing(str(path), root, [*found, *series], len(files), ignored + left_aside)
+
+
+def _find_remote(
+    place: UPath, ignored: Counter[str], progress: Callable[[int, int], None] | None
+) -> Listing:
+    """Find every CT in a store."""
+    root, files = list_remote(place)
+    found, others = [], []
+    for file in files:
+        ct_format = _guess_by_name(file.name)
+        if file.name.lower().endswith(_LABEL_SUFFIX):
+            ignored["label_map"] += 1
+        elif ct_format is not None:
+            found.append(
+                CTFiles(
+                    ct_format=ct_format,
+                    paths=(file.place,),
+                    name=file.name,
+                    n_bytes=file.n_bytes,
+                    mtime_ns=file.mtime_ns,
+                )
+            )
+        else:
+            others.append(file)
+    series, left_aside = _sort_headers(
+        ((file.place, header) for file, header in read_remote_headers(others, progress)), None, 0
+    )
+    return _make_listing(place, root, [*found, *series], len(files), ignored + left_aside)
+
+
+def _make_listing(
+    path: Place | str, root: Place, found: Iterable[CTFiles], looked: int, ignored: Counter[str]
+) -> Listing:
+    """Make a listing, sorted by name; say it when there is no CT."""
+    entries = sorted(found, key=lambda entry: entry.name)
+    if not entries:
         raise InputError(
-            f"no CT in {path}: looked at {len(files)} files{_count_words(ignored)}, wanted "
+            f"no CT in {path}: looked at {looked} files{_count_words(ignored)}, wanted "
             "DICOM, NIfTI, NRRD, MetaImage or RAD-ChestCT .npz; check the path"
         )
-    return Listing(root=root, found=tuple(found), ignored=ignored)
+    return Listing(root=root, found=tuple(entries), ignored=ignored)
 
 
 def list_files(path: str, ignored: Counter[str]) -> tuple[Path, list[Path]]:
@@ -122,11 +167,20 @@ def _find_series(
     files: Sequence[Path], progress: Callable[[int, int], None] | None
 ) -> tuple[list[CTFiles], Counter[str]]:
     """Sort files that no ending names: DICOM into its series, all else aside."""
+    return _sort_headers(read_headers(files), progress, len(files))
+
+
+def _sort_headers(
+    read: Iterable[tuple[Place, SliceHeader | Skip]],
+    progress: Callable[[int, int], None] | None,
+    total: int,
+) -> tuple[list[CTFiles], Counter[str]]:
+    """Sort headers into series, and what has none aside."""
     ignored: Counter[str] = Counter()
     headers, broken = [], []
-    for i, (file, header) in enumerate(read_headers(files)):
+    for i, (file, header) in enumerate(read):
         if progress is not None and i % _PROGRESS_STEP == 0:
-            progress(i, len(files))
+            progress(i, total)
         if not isinstance(header, Skip):
             headers.append(header)
             continue
@@ -134,7 +188,7 @@ def _find_series(
             broken.append(file)
         ignored["not_ct"] += 1
     if progress is not None:
-        progress(len(files), len(files))
+        progress(total, total)
     series, left_aside = group_series(headers, broken)
     return series, ignored + left_aside
 
@@ -181,7 +235,31 @@ def read_ct(files: CTFiles) -> CTVolume:
         VolumeError: It cannot be read rightly; path, code and remedy say why.
         OSError: A file cannot be read at all.
     """
-    return _READERS[files.ct_format](files)
+    with stage_ct(files) as local:
+        return _READERS[files.ct_format](local)
+
+
+@contextmanager
+def stage_ct(files: CTFiles) -> Iterator[CTFiles]:
+    """Lend the files of a CT as files on this machine; those of a store are fetched once.
+
+    Args:
+        files: A CT that was found.
+
+    Raises:
+        OSError: A file cannot be fetched.
+    """
+    with stage(_with_data(files)) as local:
+        yield replace(files, paths=local[: len(files.paths)])
+
+
+def _with_data(files: CTFiles) -> tuple[Place, ...]:
+    """Add the files that hold the data of a header in a store, which are fetched with it."""
+    head = files.paths[0]
+    if isinstance(head, Path) or head.suffix.lower() not in _HEADERS:
+        return files.paths
+    stem = head.name[: -len(head.suffix)]
+    return (*files.paths, *(p for p in list_places(head.parent, f"{stem}.*") if p != head))
 
 
 def read_file(path: Path) -> CTVolume:
@@ -269,10 +347,14 @@ def make_printable(name: str) -> str:
 
 def _guess_format(path: Path) -> CTFormat | None:
     """Tell the format by the end of the name, and a NIfTI header without voxels by its content."""
-    name = path.name.lower()
-    if name.endswith(".hdr"):
+    if path.name.lower().endswith(".hdr"):
         return CTFormat.NIFTI if is_nifti_pair(path) else None
-    return next((kind for end, kind in _BY_SUFFIX.items() if name.endswith(end)), None)
+    return _guess_by_name(path.name)
+
+
+def _guess_by_name(name: str) -> CTFormat | None:
+    """Tell the format by the end of the name."""
+    return next((kind for end, kind in _BY_SUFFIX.items() if name.lower().endswith(end)), None)
 
 
 def _make_entry(path: Path, ct_format: CTFormat, root: Path) -> CTFiles:

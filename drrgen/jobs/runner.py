@@ -37,6 +37,7 @@ from drrgen.jobs.shards import (
     write_stats,
     write_summary,
 )
+from drrgen.jobs.sites import Cluster
 from drrgen.jobs.task import Identity, Item, Task
 from drrgen.jobs.work import Done, Job, work
 
@@ -68,14 +69,22 @@ class Means:
     """With what the work is done, which changes no result.
 
     Attributes:
-        workers: Processes; None takes as many as cores and memory allow, and none for a handful.
+        workers: Processes; None takes as many as cores and memory allow, and none for a handful; 0
+            does all in this process, which a crash or a hang then ends.
         timeout_s: Time limit of an item [s]; None is half an hour in a worker, and none here.
         retry_refused: Also try again what was refused.
+        cluster: Where the workers are; None is this machine.
     """
 
     workers: int | None = None
     timeout_s: float | None = None
     retry_refused: bool = False
+    cluster: Cluster | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing asks for workers."""
+        return self.workers is None and self.timeout_s is None and self.cluster is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -435,19 +444,19 @@ def _do(
     """Do the items here or in workers, part by part as far as it goes."""
     if total == 0:
         return
-    handful = total <= HANDFUL and means.workers is None and means.timeout_s is None
-    if (handful and not survey.suspects) or is_private(out):
+    handful = total <= HANDFUL and means.is_plain and not survey.suspects
+    if handful or means.workers == 0 or is_private(out):
         task.prepare()
         for job in _list_jobs(out, survey.todo):
             yield work(task, job, out)
         return
-    from drrgen.jobs.cluster import count_workers, open_cluster, work_on_cluster
+    from drrgen.jobs.cluster import open_cluster, work_on_cluster
 
     suspects = {part: keys & survey.suspects for part, keys in survey.todo.items()}
     trusted = {part: keys - survey.suspects for part, keys in survey.todo.items()}
-    with open_cluster(task, count_workers(total, means.workers)) as client:
+    with open_cluster(task, means.cluster or Cluster(), means.workers, total) as fleet:
         yield from work_on_cluster(
-            client,
+            fleet,
             task,
             _list_jobs(out, trusted),
             out,

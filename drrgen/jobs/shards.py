@@ -237,6 +237,7 @@ def write_summary(out: Place, fingerprint: str, numbers: Sequence[int]) -> None:
 
 def remove_output(out: Place) -> None:
     """Remove what earlier runs wrote, and nothing else."""
-    (out / "manifest.json").unlink(missing_ok=True)
-    for name in ("manifest", "images"):
+    for name in ("manifest.json", "recipe.toml", "contact-sheet.png"):
+        (out / name).unlink(missing_ok=True)
+    for name in ("manifest", "images", "gallery"):
         remove_tree(out / name)

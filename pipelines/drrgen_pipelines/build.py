@@ -7,12 +7,14 @@ pixel lie in the output (``config.toml``), how the work is done is said anew by 
 import dataclasses
 import json
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from drrgen.choices import ClusterKind
 from drrgen.config import (
     AugmentConfig,
     Config,
@@ -22,7 +24,7 @@ from drrgen.config import (
     to_toml,
     with_overrides,
 )
-from drrgen.errors import InputError, ManifestError
+from drrgen.errors import ConfigError, InputError, ManifestError
 from drrgen.io.atomic import write_bytes
 from drrgen.io.stores import Place, check_reachable
 from drrgen.jobs.plan import choose_part_size
@@ -37,6 +39,7 @@ from drrgen.jobs.runner import (
     run,
     run_shard,
 )
+from drrgen.jobs.sites import read_cluster
 from drrgen.jobs.task import Item
 from drrgen.renderer.render import choose_engine
 from drrgen_pipelines.contact_sheet import make_contact_sheet
@@ -44,10 +47,12 @@ from drrgen_pipelines.discover import Discovery, find_studies
 from drrgen_pipelines.locator import note_locations
 from drrgen_pipelines.projection import find_setup
 from drrgen_pipelines.pseudonyms import keyed_hash, read_salt
+from drrgen_pipelines.recipe import Recipe, make_recipe
+from drrgen_pipelines.recipe import to_toml as recipe_to_toml
 from drrgen_pipelines.sources import Sources
 from drrgen_pipelines.task import RenderTask, make_item
 
-CONFIG_NAME = "config.toml"
+CONFIG_NAME, RECIPE_NAME = "config.toml", "recipe.toml"
 _SALT_LINE = re.compile(r"^# salt check: ([0-9a-f]+)$", re.MULTILINE)
 
 
@@ -58,6 +63,7 @@ class Build:
     Attributes:
         out: Output folder.
         config: All settings.
+        recipe: How tables were joined; None for CT alone.
         salt_check: Four digits that tell a wrong salt from the right one.
         found: All studies found.
         overwrite: Start anew.
@@ -66,6 +72,7 @@ class Build:
 
     out: Place
     config: Config
+    recipe: Recipe | None
     salt_check: str
     found: Discovery
     overwrite: bool = False
@@ -158,6 +165,7 @@ def find_build(
     return Build(
         out=out,
         config=config,
+        recipe=sources.recipe,
         salt_check=check,
         found=found,
         overwrite=overwrite,
@@ -300,6 +308,21 @@ def read_built_config(out: Place) -> Config:
     return parse_config(text, str(out / CONFIG_NAME))
 
 
+def read_built_recipe(out: Place) -> Recipe | None:
+    """Read the recipe that an output was made with; None where it was made of CT alone.
+
+    Raises:
+        ConfigError: It is broken.
+    """
+    path = out / RECIPE_NAME
+    if not path.exists():
+        return None
+    try:
+        return make_recipe(tomllib.loads(path.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}; give --recipe") from error
+
+
 def read_totals(out: Place) -> Totals:
     """Read how a data set stands.
 
@@ -347,14 +370,22 @@ def _choose_part_size(build: Build) -> int:
 
 def _find_means(running: RunConfig, *, retry_refused: bool) -> Means:
     """Say with what the work is done."""
-    return Means(workers=running.workers, timeout_s=running.timeout_s, retry_refused=retry_refused)
+    cluster = read_cluster(running)
+    return Means(
+        workers=running.workers,
+        timeout_s=running.timeout_s,
+        retry_refused=retry_refused,
+        cluster=None if cluster.kind is ClusterKind.LOCAL else cluster,
+    )
 
 
 def _write_config(build: Build) -> None:
-    """Write the settings beside what they make."""
+    """Write the settings beside what they make, and the recipe of what was joined."""
     head = f"# fingerprint: {build.task.fingerprint}\n# salt check: {build.salt_check}\n\n"
     text = head + to_toml(build.config, sections=("render", "augment"))
     write_bytes(build.out / CONFIG_NAME, text.encode())
+    if build.recipe is not None and not build.keep_others:
+        write_bytes(build.out / RECIPE_NAME, recipe_to_toml(build.recipe).encode())
 
 
 def _check_same(out: Place, config: Config, salt_check: str) -> None:

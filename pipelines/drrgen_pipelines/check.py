@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from drrgen.choices import Split, View
 from drrgen.errors import ManifestError, Reason, Status, status_of
 from drrgen.io.atomic import digest_file
+from drrgen.io.stores import Place, list_files, list_names
 from drrgen.jobs.shards import name_part, read_marker
 from drrgen.manifest import KEY, SCHEMA
 
@@ -76,7 +77,7 @@ class Checked:
         return json.dumps(asdict(self) | {"is_sound": self.is_sound}, indent=2)
 
 
-def check_dataset(out: Path, *, contents: bool = True) -> Checked:
+def check_dataset(out: Place, *, contents: bool = True) -> Checked:
     """Check a data set.
 
     Args:
@@ -115,14 +116,14 @@ def _find(severity: Severity, code: str, text: str, where: Iterable[object]) -> 
     ]
 
 
-def _check_parts(out: Path) -> tuple[dict[str, tuple[pa.Table, dict[str, str]]], list[Finding]]:
+def _check_parts(out: Place) -> tuple[dict[str, tuple[pa.Table, dict[str, str]]], list[Finding]]:
     """Read the parts that can be read, with the digests of their files."""
     try:
         summary = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
         listed = {part["name"]: part["sha256"] for part in summary["parts"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ManifestError(f"{out} holds no finished manifest; run drrgen render first") from error
-    on_disk = {path.name for path in (out / "manifest").glob("*.parquet")}
+    on_disk = {path.name for path in list_files(out / "manifest", "*.parquet")}
     findings = _find(
         Severity.ERROR, "part_missing", "parts in manifest.json that are not there",
         sorted(listed.keys() - on_disk),
@@ -138,7 +139,8 @@ def _check_parts(out: Path) -> tuple[dict[str, tuple[pa.Table, dict[str, str]]],
         if marker is None or marker["sha256"] != listed[name]:
             broken.append(name)
             continue
-        table = pq.read_table(out / "manifest" / name)
+        with (out / "manifest" / name).open("rb") as file:
+            table = pq.read_table(file)
         if not table.schema.equals(SCHEMA):
             foreign.append(name)
             continue
@@ -254,7 +256,7 @@ def _check_paths(frame: pd.DataFrame) -> list[Finding]:
 
 
 def _check_files(
-    out: Path, frame: pd.DataFrame, digests: dict[str, str], *, contents: bool
+    out: Place, frame: pd.DataFrame, digests: dict[str, str], *, contents: bool
 ) -> list[Finding]:
     """Every file is there, as it was written, and no other."""
     named = set(pd.concat([frame[column].dropna() for column in PATH_COLUMNS]))
@@ -268,8 +270,7 @@ def _check_files(
         for name, digest in found.items()
         if contents and digest is not None and digests.get(name) not in (None, digest)
     ]
-    images = out / "images"
-    there = {path.relative_to(out).as_posix() for path in images.rglob("*") if path.is_file()}
+    there = {f"images/{name}" for name in list_names(out / "images")}
     return [
         *_find(Severity.ERROR, "file_missing", "files that are not there", gone),
         *_find(Severity.ERROR, "file_changed", "files that are not as they were written", changed),
@@ -277,7 +278,7 @@ def _check_files(
     ]
 
 
-def _digest(out: Path) -> Callable[[str], str | None]:
+def _digest(out: Place) -> Callable[[str], str | None]:
     """Digest files under a folder; None for one that cannot be read."""
 
     def digest(name: str) -> str | None:
@@ -289,6 +290,9 @@ def _digest(out: Path) -> Callable[[str], str | None]:
     return digest
 
 
-def _exists(out: Path) -> Callable[[str], str | None]:
+def _exists(out: Place) -> Callable[[str], str | None]:
     """Answer something for files that are there, and None for others."""
-    return lambda name: "there" if (out / name).is_file() else None
+    if isinstance(out, Path):
+        return lambda name: "there" if (out / name).is_file() else None
+    there = list_names(out)  # asking a store for one after the other takes too long
+    return lambda name: "there" if name in there else None

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from drrgen.choices import CTFormat, Split, View
@@ -13,6 +13,7 @@ from drrgen.io.ctrate import CtRateName, parse_ctrate_name
 from drrgen.io.listing import CTFiles
 from drrgen.io.radiograph_listing import RadiographFile, find_radiographs
 from drrgen.io.reports import FoundReport
+from drrgen.io.stores import Place
 from drrgen.io.structures import find_mask
 from drrgen.io.told_scale import parse_told_scale
 from drrgen.io.volumes import choose_series, find_ct
@@ -32,17 +33,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A CT or radiograph that was found, and the names by which tables may call it.
+    """A CT or radiograph that was found.
 
     Attributes:
         picture: Its files.
-        names: Its names.
+        folder: Of a DICOM series, the folder of all its slices under the root; else "".
         ctrate: What its name tells, where the recipe reads names of CT-RATE.
     """
 
     picture: CTFiles | RadiographFile
-    names: Names
+    folder: str = ""
     ctrate: CtRateName | None = None
+
+    @property
+    def names(self) -> Names:
+        """The names by which tables may call it; made anew each time, for there may be millions."""
+        return name_file(self.picture, self.folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +58,9 @@ class Discovery:
     Attributes:
         n_studies: How many studies there are.
         ignored: Files, series and reconstructions left aside, counted by why.
-        counts: Studies without a report, labels or metadata, studies refused, and reports that
-            belong to nothing; complete once the studies were gone through.
+        counts: Studies without a report, labels or metadata; studies ``refused``; ``reports`` that
+            belong to a study, and ``reports_unused``, which belong to none that is taken. Complete
+            once the studies were gone through.
         make: Makes the studies, one at a time.
     """
 
@@ -78,6 +85,7 @@ class _Search:
     sources: Sources
     evidence: Evidence
     register: Register
+    aliases: dict[str, str] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe | None:
@@ -117,7 +125,7 @@ def find_studies(
     evidence = read_evidence(given)
     ignored: Counter[str] = Counter()
     entries = [*_list_ct(given, series, ignored), *_list_radiographs(given, ignored)]
-    register = make_register(entry.names for entry in entries if given.tables)
+    register = make_register(entry.names for entry in (entries if given.tables else ()))
     search = _Search(
         dataset=dataset, salt=salt, mask=mask, sources=given, evidence=evidence, register=register
     )
@@ -125,6 +133,7 @@ def find_studies(
     if series != "all":
         entries = _choose_reconstructions(entries, search, ignored)
     entries = entries[:limit]
+    search.aliases.update(_find_aliases(entries, search))
     counts: Counter[str] = Counter()
     return Discovery(
         n_studies=_count_studies(entries, search),
@@ -153,7 +162,7 @@ def _list_ct(sources: Sources, series: str, ignored: Counter[str]) -> Iterator[E
                 continue
             seen.add(volume)
         folder = _find_folder(files, listing.root) if sources.tables else ""
-        yield Entry(picture=files, names=name_file(files, folder), ctrate=parsed)
+        yield Entry(picture=files, folder=folder, ctrate=parsed)
 
 
 def _list_radiographs(sources: Sources, ignored: Counter[str]) -> Iterator[Entry]:
@@ -163,7 +172,7 @@ def _list_radiographs(sources: Sources, ignored: Counter[str]) -> Iterator[Entry
     listing = find_radiographs(sources.cxr)
     ignored.update(listing.ignored)
     for file in listing.found:
-        yield Entry(picture=file, names=name_file(file))
+        yield Entry(picture=file)
 
 
 def _parse_ctrate(name: str, recipe: Recipe | None) -> CtRateName | None:
@@ -177,15 +186,15 @@ def _parse_ctrate(name: str, recipe: Recipe | None) -> CtRateName | None:
     return None
 
 
-def _find_folder(files: CTFiles, root: Path) -> str:
+def _find_folder(files: CTFiles, root: Place) -> str:
     """Name the folder of a DICOM series under the root; "" where its slices lie in several."""
     if files.ct_format is not CTFormat.DICOM:
         return ""
-    folders = {path.parent for path in files.paths}
-    only = folders.pop()
-    if folders or not only.is_relative_to(root):
+    folders = {str(path.parent) for path in files.paths}
+    only, top = PurePosixPath(folders.pop()), PurePosixPath(str(root))
+    if folders or not only.is_relative_to(top):
         return ""
-    return only.relative_to(root).as_posix().removeprefix(".")
+    return only.relative_to(top).as_posix().removeprefix(".")
 
 
 def _choose_views(entries: list[Entry], search: _Search, ignored: Counter[str]) -> list[Entry]:
@@ -213,7 +222,7 @@ def _choose_reconstructions(
     best: dict[str, tuple[tuple[float, str, str], int]] = {}
     for i, entry in enumerate(entries):
         metadata = search.evidence.find_metadata(entry.names, search.register)
-        scan = metadata.get("scan") or (entry.ctrate.scan if entry.ctrate else "")
+        scan = _join_scan(metadata) or (entry.ctrate.scan if entry.ctrate else "")
         if isinstance(entry.picture, RadiographFile) or not scan:
             best[f"\0{i}"] = (0.0, "", ""), i  # one of its own
             continue
@@ -227,6 +236,12 @@ def _choose_reconstructions(
     if len(chosen) < len(entries):
         ignored["other_reconstruction"] += len(entries) - len(chosen)
     return [entries[i] for i in chosen]
+
+
+def _join_scan(metadata: Mapping[str, str]) -> str:
+    """Name a scan that the metadata name; "scan a" of two patients is two scans."""
+    scan = metadata.get("scan")
+    return f"{metadata.get('patient', '')}\0{scan}" if scan else ""
 
 
 def _order_words(word: str) -> tuple[float, str]:
@@ -248,16 +263,38 @@ def _find_facts(entry: Entry, search: _Search) -> Facts:
     return search.evidence.find_facts(entry.names, metadata, search.register)
 
 
+def _find_aliases(entries: Sequence[Entry], search: _Search) -> dict[str, str]:
+    """Find under what name the tables know a patient of DICOM.
+
+    Of two CT of one patient the tables may have only one: both must get the tables' name, or the
+    patient might be in two splits. A PatientID that stands for several patients is no name.
+    """
+    found: dict[str, str] = {}
+    for entry in entries if search.sources.tables else ():
+        own = entry.picture.patient
+        told = own and _tell_patient(_find_facts(entry, search))
+        if own and told:
+            found[own] = told if found.get(own, told) == told else own
+    return found
+
+
+def _tell_patient(facts: Facts) -> str:
+    """Say what the tables call a patient; "" where they do not tell."""
+    named = (found.patient for found in facts.reports if found.patient)
+    return facts.metadata.get("patient") or next(named, "")
+
+
 def _make_studies(
     entries: Sequence[Entry], search: _Search, counts: Counter[str]
 ) -> Iterator[Study]:
     """Make the studies one at a time; the counts are complete at the end."""
     found: Counter[str] = Counter()
+    used: set[int] = set()
     by_column = search.recipe is not None and search.recipe.recipe.split is SplitRule.COLUMN
     guard = SplitGuard() if by_column else None  # a hash puts nobody into two
     for entry in entries:
         facts = _find_facts(entry, search)
-        found["reports"] += len(facts.reports)
+        used.update(report.position for report in facts.reports)
         for number, report in enumerate(facts.reports or [None]):
             study = _make_study(entry, facts, report, number, search)
             if guard:
@@ -266,12 +303,15 @@ def _make_studies(
             found["refused"] += study.refusal is not None
             yield study
     reports = search.evidence.reports
-    if reports is not None and not found["reports"] and len(reports.table):
-        log.warning(
-            "none of the %d reports belongs to anything that was found; their keys are like %r, "
-            "see pairing in the recipe",
-            len(reports.table), next(iter(reports.table)),
-        )  # fmt: skip
+    if reports is not None:
+        found["reports"] = len(used)
+        found["reports_unused"] = len(reports.table) - len(used)
+        if not used and len(reports.table):
+            log.warning(
+                "none of the %d reports belongs to anything that was found; their keys are like "
+                "%r, see pairing in the recipe",
+                len(reports.table), next(iter(reports.table)),
+            )  # fmt: skip
     counts.clear()
     counts.update({word: count for word, count in found.items() if count})
 
@@ -329,8 +369,8 @@ def _identify(
         name = f"radiograph {name}"
     if number:
         name = f"{name}#{number + 1}"  # the second report of one picture
-    patient = facts.metadata.get("patient") or (report.patient if report else "") or own
-    scan = facts.metadata.get("scan") or (report.scan if report else "") or own_scan
+    patient = _tell_patient(facts) or search.aliases.get(own, own)
+    scan = _join_scan(facts.metadata) or (report.scan if report else "") or own_scan
     series_id = search.hide("series", name)
     split, version = _choose_split(patient, facts, parsed, search)
     identity: Row = {

@@ -103,8 +103,11 @@ class Evidence:
             raise InputError(f"{places} are different reports of one study; keep one of them")
         labels = None
         if self.labels is not None:
-            for key in pair(seeker, self.labels.table, "the table of labels"):
-                labels = self.labels.find(key)
+            keys = pair(seeker, self.labels.table, "the table of labels")
+            found_labels = [self.labels.find(key) for key in keys]
+            if any(each != found_labels[0] for each in found_labels):
+                raise InputError(f"{' and '.join(keys)} name one study and have different labels")
+            labels = found_labels[0] if found_labels else None
         return Facts(reports=told or list(reports.values()), labels=labels, metadata=metadata)
 
 

@@ -15,12 +15,13 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from re import fullmatch
 
 from drrgen.choices import Split
 from drrgen.errors import InputError, ManifestError, Status
 from drrgen.io.atomic import PARTIAL_MARK, atomic_path, digest_file, write_bytes
+from drrgen.io.stores import Place, lies_within, list_files
 from drrgen.manifest import KEY, Row, sort_key
 from drrgen_pipelines.rows import find_file, read_parts, read_summary, to_plain
 
@@ -44,7 +45,7 @@ class Sample:
     """
 
     key: str
-    picture: Path
+    picture: Place
     digest: str
     n_bytes: int
     texts: Mapping[str, bytes]
@@ -97,7 +98,7 @@ class Exported:
 
 
 def export_webdataset(
-    out: Path, to: Path, *, splits: Sequence[Split] = tuple(Split), shard_mb: int = 1000
+    out: Place, to: Place, *, splits: Sequence[Split] = tuple(Split), shard_mb: int = 1000
 ) -> Iterator[Exported]:
     """Write the radiographs of a data set as tar shards, a split after the other.
 
@@ -117,7 +118,7 @@ def export_webdataset(
     """
     if shard_mb < 1:
         raise InputError(f"shard_mb must be positive, got {shard_mb}; give megabytes, such as 1000")
-    if to.resolve().is_relative_to(out.resolve()):
+    if lies_within(to, out):
         raise InputError(f"{to} is inside the data set {out}; give a folder beside it with --to")
     fingerprint = read_summary(out)["fingerprint"]
     there = _read_index(to, fingerprint)
@@ -139,13 +140,13 @@ def export_webdataset(
     _write_index(to, fingerprint, done.values(), is_complete=True)
 
 
-def _remove_partials(to: Path, split: Split) -> None:
+def _remove_partials(to: Place, split: Split) -> None:
     """Remove what a killed export left of shards of a split."""
-    for partial in to.glob(f".{split}-*.tar{PARTIAL_MARK}*"):
+    for partial in list_files(to, f".{split}-*.tar{PARTIAL_MARK}*"):
         partial.unlink(missing_ok=True)
 
 
-def _read_samples(out: Path, split: Split) -> Iterator[Sample]:
+def _read_samples(out: Place, split: Split) -> Iterator[Sample]:
     """Read the radiographs of a split, in the order of the manifest."""
     for part in read_parts(out):
         for row in sorted(part.rows, key=sort_key):
@@ -153,7 +154,7 @@ def _read_samples(out: Path, split: Split) -> Iterator[Sample]:
                 yield _make_sample(out, row, part.digests)
 
 
-def _make_sample(out: Path, row: Row, digests: Mapping[str, str]) -> Sample:
+def _make_sample(out: Place, row: Row, digests: Mapping[str, str]) -> Sample:
     """Find the files of a row, and see that they are there."""
     key = "_".join(str(row[name]) for name in KEY)
     name = row["cxr_path"]
@@ -204,7 +205,7 @@ def _digest_plan(group: Iterable[Sample]) -> str:
     return hashlib.sha256("\n".join(each.fingerprint for each in group).encode()).hexdigest()
 
 
-def _write_shard(path: Path, split: Split, group: Sequence[Sample], plan: str) -> Shard:
+def _write_shard(path: Place, split: Split, group: Sequence[Sample], plan: str) -> Shard:
     """Write a shard, whole."""
     with atomic_path(path) as partial:
         with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -236,7 +237,7 @@ def _add_file(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(entry, io.BytesIO(data))
 
 
-def _is_whole(path: Path, shard: Shard) -> bool:
+def _is_whole(path: Place, shard: Shard) -> bool:
     """Say whether a shard is there as the index has it."""
     try:
         return path.stat().st_size == shard.bytes and digest_file(path) == shard.sha256
@@ -244,7 +245,7 @@ def _is_whole(path: Path, shard: Shard) -> bool:
         return False
 
 
-def _read_index(to: Path, fingerprint: str) -> dict[str, Shard]:
+def _read_index(to: Place, fingerprint: str) -> dict[str, Shard]:
     """Read the shards of an earlier export; raise ManifestError for another data set's."""
     path = to / INDEX_NAME
     if not path.exists():
@@ -262,7 +263,9 @@ def _read_index(to: Path, fingerprint: str) -> dict[str, Shard]:
     return {PurePosixPath(name).name: shard for name, shard in shards.items()}
 
 
-def _write_index(to: Path, fingerprint: str, shards: Iterable[Shard], *, is_complete: bool) -> None:
+def _write_index(
+    to: Place, fingerprint: str, shards: Iterable[Shard], *, is_complete: bool
+) -> None:
     """Write the index."""
     listed = sorted(shards, key=lambda shard: shard.name)
     samples = {split.value: sum(s.samples for s in listed if s.split == split) for split in Split}

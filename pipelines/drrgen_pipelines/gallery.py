@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from itertools import islice
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -23,6 +22,7 @@ from PIL import Image
 from drrgen.errors import RadiographError, Status
 from drrgen.io.atomic import atomic_path
 from drrgen.io.radiographs import read_radiograph
+from drrgen.io.stores import Place, stage
 from drrgen.manifest import SCHEMA, Row
 from drrgen_pipelines.rows import find_file, read_parts, read_summary, to_plain
 
@@ -36,12 +36,12 @@ _BROWSERS_SHOW = (".png", ".jpg", ".jpeg")
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
-def find_gallery(out: Path) -> Path:
+def find_gallery(out: Place) -> Place:
     """Name the page of a data set."""
     return out / "gallery" / "index.html"
 
 
-def count_shown(out: Path, *, limit: int | None = None) -> int:
+def count_shown(out: Place, *, limit: int | None = None) -> int:
     """Count the rows that the page will show.
 
     Raises:
@@ -51,7 +51,7 @@ def count_shown(out: Path, *, limit: int | None = None) -> int:
     return total if limit is None else min(total, limit)
 
 
-def write_gallery(out: Path, *, limit: int | None = None) -> Iterator[int]:
+def write_gallery(out: Place, *, limit: int | None = None) -> Iterator[int]:
     """Write the page of a data set, whole, and count the rows as they are done.
 
     Args:
@@ -80,14 +80,14 @@ def write_gallery(out: Path, *, limit: int | None = None) -> Iterator[int]:
         page.write(tail)
 
 
-def _describe(out: Path, limit: int | None) -> dict[str, Any]:
+def _describe(out: Place, limit: int | None) -> dict[str, Any]:
     """Tell the page what it shows, and what the columns mean."""
     columns = {
         field.name: {key.decode(): text.decode() for key, text in field.metadata.items()}
         for field in SCHEMA
     }
     return {
-        "name": out.resolve().name,
+        "name": out.absolute().name,
         "rows": count_shown(out, limit=limit),
         "total": count_shown(out),
         "columns": columns,
@@ -127,7 +127,7 @@ def _write_data(page: TextIO, kind: str, value: object) -> None:
     page.write(f'<script type="application/json" data-holds="{kind}">{_to_json(value)}</script>\n')
 
 
-def _to_columns(rows: Sequence[Row], paths: Sequence[Path | None]) -> dict[str, Any]:
+def _to_columns(rows: Sequence[Row], paths: Sequence[Place | None]) -> dict[str, Any]:
     """Turn rows into columns: one value where all are the same, none where all are null.
 
     ``whole`` tells of which rows a browser can show the picture file itself.
@@ -144,19 +144,20 @@ def _to_columns(rows: Sequence[Row], paths: Sequence[Path | None]) -> dict[str, 
     return {"n": len(rows), "columns": packed}
 
 
-def _find_picture(out: Path, row: Row) -> Path | None:
+def _find_picture(out: Place, row: Row) -> Place | None:
     """Find the picture of a row; None where it has none."""
     if row["status"] != Status.OK or row["cxr_path"] is None:
         return None
     return find_file(out, row["cxr_path"])
 
 
-def _make_thumbnail(path: Path | None) -> str | None:
+def _make_thumbnail(path: Place | None) -> str | None:
     """Make a small WebP in base64; ``MISSING`` where the picture cannot be read."""
     if path is None:
         return None
     try:
-        grey = read_radiograph(path).grey.numpy()
+        with stage([path]) as (local,):
+            grey = read_radiograph(local).grey.numpy()
     except (OSError, RadiographError):
         return MISSING
     picture = Image.fromarray((np.clip(np.nan_to_num(grey), 0, 1) * 255).astype(np.uint8))

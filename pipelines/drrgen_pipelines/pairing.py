@@ -53,12 +53,11 @@ def name_file(found: CTFiles | RadiographFile, folder: str = "") -> Names:
             in several, or in the root itself.
     """
     clinical = found.study_uid is not None
-    whole = (found.name, strip_ending(found.name))
     if isinstance(found, CTFiles) and clinical:
-        whole, bare = (found.name,), (folder, PurePosixPath(folder).name)
+        whole, bare = [found.name], [folder, PurePosixPath(folder).name]
     else:
         file = PurePosixPath(found.name).name
-        bare = (file, strip_ending(file))
+        whole, bare = [found.name, strip_ending(found.name)], [file, strip_ending(file)]
     return Names(
         whole=tuple(dict.fromkeys(whole)),
         bare=tuple(name for name in dict.fromkeys(bare) if name and name not in whole),
@@ -189,7 +188,7 @@ def take_path(key: str, place: str) -> str:
         InputError: An absolute path, or one that leaves its root.
 
     Example:
-        >>> take_path(".\a\b.nii.gz", "reports.csv row 2")
+        >>> take_path(".\\a\\b.nii.gz", "reports.csv row 2")
         'a/b.nii.gz'
     """
     path = PureWindowsPath(key)

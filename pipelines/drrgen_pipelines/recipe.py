@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from drrgen.choices import View
-from drrgen.config import check_known
+from drrgen.config import check_known, write_text
 from drrgen.errors import ConfigError
 from drrgen.io.labels import LabelColumns
 from drrgen.io.reports import ReportColumns
@@ -196,6 +196,35 @@ def make_recipe(data: Mapping[str, Any]) -> Recipe:
     return Recipe(**{name: _make_section(sections[name], name, data[name]) for name in data})
 
 
+def to_toml(recipe: Recipe) -> str:
+    """Write a recipe as TOML, complete; keys without a value are left out.
+
+    Args:
+        recipe: The recipe.
+    """
+    lines = []
+    for section in dataclasses.fields(recipe):
+        record = getattr(recipe, section.name)
+        values = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+        tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
+        lines.append(f"[{section.name}]")
+        lines += [
+            f"{k} = {_write(v)}" for k, v in values.items() if k not in tables and v is not None
+        ]
+        for key, table in tables.items():
+            lines += ["", f"[{section.name}.{key}]"] if table else []
+            lines += [f"{_write(name)} = {_write(value)}" for name, value in table.items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _write(value: object) -> str:
+    """Write one value."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_write, value))}]"
+    return str(value) if isinstance(value, int) else write_text(str(value))
+
+
 def _find_recipe(word: str) -> Path:
     """Find the file of a recipe."""
     shipped = list_recipes()
@@ -239,7 +268,7 @@ def _convert(value: object, hint: Any, key: str) -> Any:
         return {str(name): _convert(item, arguments[1], key) for name, item in value.items()}
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         try:
-            return hint(value)
+            return hint(str(value))
         except ValueError as error:
             raise ConfigError(f"{key}: got {value!r}, wanted {', '.join(hint)}") from error
     if not isinstance(value, hint) or isinstance(value, bool):

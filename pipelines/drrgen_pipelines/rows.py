@@ -4,13 +4,14 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
 from drrgen.errors import ManifestError
 from drrgen.io.atomic import digest_file
+from drrgen.io.stores import Place
 from drrgen.manifest import Row, read_rows
 
 
@@ -27,7 +28,7 @@ class Part:
     digests: dict[str, str]
 
 
-def read_summary(out: Path) -> dict[str, Any]:
+def read_summary(out: Place) -> dict[str, Any]:
     """Read ``manifest.json``: the parts, and totals.
 
     Raises:
@@ -40,7 +41,7 @@ def read_summary(out: Path) -> dict[str, Any]:
     return summary
 
 
-def read_parts(out: Path) -> Iterator[Part]:
+def read_parts(out: Place) -> Iterator[Part]:
     """Read a manifest part by part, so that it may be larger than memory.
 
     Args:
@@ -65,7 +66,7 @@ def read_parts(out: Path) -> Iterator[Part]:
         yield Part(rows=read_rows(path), digests=digests)
 
 
-def find_file(out: Path, name: str) -> Path:
+def find_file(out: Place, name: str) -> Place:
     """Find a file that a row names, without leaving the output folder.
 
     Args:

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from drrgen.choices import CTFormat, View
 from drrgen.errors import InputError, Reason
 from drrgen.io.listing import CTFiles
 from drrgen.io.radiograph_listing import RadiographFile
+from drrgen.io.stores import Place
 from drrgen.io.structures import MaskFiles
 from drrgen.io.told_scale import ToldScale
 from drrgen.manifest import Row
@@ -72,7 +72,7 @@ class Study:
         return found
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """The files of the CT or of the radiograph."""
         picture = self.picture
         return picture.paths if isinstance(picture, CTFiles) else (picture.path,)

@@ -11,6 +11,7 @@ from drrgen.choices import ImageFormat
 from drrgen.config import RenderConfig
 from drrgen.errors import RadiographError, Reason
 from drrgen.io.radiographs import read_radiograph
+from drrgen.io.stores import stage
 from drrgen.manifest import Row
 from drrgen_pipelines.study import Study
 
@@ -53,8 +54,8 @@ def take_over(study: Study, config: RenderConfig) -> TakenOver | None:
         RadiographError: It cannot be read, or nothing tells its view.
         OSError: The file cannot be read.
     """
-    path = study.paths[0]
-    found = read_radiograph(path)
+    with stage(study.paths) as (path,):
+        found = read_radiograph(path)
     view = study.view or found.view
     if view is None:
         raise RadiographError(

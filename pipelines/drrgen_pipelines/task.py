@@ -38,7 +38,7 @@ from drrgen.io.hounsfield import is_label_map
 from drrgen.io.radiographs import write_radiograph
 from drrgen.io.structures import read_structures, write_thickness
 from drrgen.io.told_scale import read_told
-from drrgen.io.volumes import read_ct
+from drrgen.io.volumes import read_ct, stage_ct
 from drrgen.jobs.plan import digest_facts
 from drrgen.jobs.task import Item
 from drrgen.manifest import Row, make_row, to_table
@@ -193,7 +193,8 @@ def _render(study: Study, task: RenderTask) -> list[Row]:
     """Render the views of a CT; no row for a label map."""
     if study.files is None:
         return []
-    volume = read_told(study.files, study.told) if study.told else read_ct(study.files)
+    with stage_ct(study.files) as files:
+        volume = read_told(files, study.told) if study.told else read_ct(files)
     if is_label_map(volume.hu):
         return []
     body = admit(volume, task.render.on_tilt)

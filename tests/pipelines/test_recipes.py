@@ -1,5 +1,6 @@
 """Every shipped recipe, from a tiny made-up copy of its data set to a checked manifest."""
 
+import tomllib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from cohorts import (
     write_virtual,
 )
 from drrgen_pipelines.check import check_dataset
-from drrgen_pipelines.recipe import Recipe, list_recipes, make_recipe, read_recipe
+from drrgen_pipelines.recipe import Recipe, list_recipes, make_recipe, read_recipe, to_toml
 from typer.testing import CliRunner
 
 from drrgen.cli import app
@@ -54,6 +55,7 @@ def labels_of(row: Row) -> dict[str, int]:
     return {each["name"]: each["value"] for each in row["labels"]}
 
 
+@pytest.mark.hazard(36, "one reconstruction of a scan is taken; all share its report and labels")
 def test_ct_rate(tmp_path: Path, build: Build) -> None:
     rows = build("--recipe", "ct-rate", *write_ctrate(tmp_path / "set"))
     assert Counter(row["status"] for row in rows) == {"ok": 3}
@@ -133,6 +135,22 @@ def test_virtual(tmp_path: Path, build: Build) -> None:
     assert {row["sample_id"] for row in rows} < {row["sample_id"] for row in every}
 
 
+def test_a_changed_report_changes_its_row_and_nothing_else(tmp_path: Path, build: Build) -> None:
+    options = [*write_virtual(tmp_path / "set"), "--recipe", "virtual"]
+    before = {row["sample_id"]: row for row in build(*options)}
+    reports = tmp_path / "set" / "reports.csv"
+    reports.write_text(reports.read_text().replace("Of patient2.", "Corrected."))
+    after = {row["sample_id"]: row for row in build(*options)}
+    assert before.keys() == after.keys()
+    changed = [key for key in after if after[key] != before[key]]
+    (key,) = changed
+    assert after[key]["report_findings"] == "Corrected."
+    apart = ("report_findings", "report_sha256")
+    assert {k: v for k, v in after[key].items() if k not in apart} == {
+        k: v for k, v in before[key].items() if k not in apart
+    }
+
+
 def test_generic_takes_several_forms_of_table(tmp_path: Path, build: Build) -> None:
     options = write_virtual(tmp_path / "set")
     reports = tmp_path / "reports.jsonl"
@@ -145,8 +163,31 @@ def test_generic_takes_several_forms_of_table(tmp_path: Path, build: Build) -> N
 
 
 @pytest.mark.parametrize("name", sorted(list_recipes()))
-def test_every_recipe_reads_and_says_what_it_is(name: str) -> None:
-    assert read_recipe(name).recipe.about
+def test_every_recipe_reads_says_what_it_is_and_comes_back_from_toml(name: str) -> None:
+    recipe = read_recipe(name)
+    assert recipe.recipe.about
+    assert make_recipe(tomllib.loads(to_toml(recipe))) == recipe
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--ct-dir", "CT", "--recipe", "ctrate"), ("--ct-dir", "CT", "--reports", "none.csv")],
+)
+def test_wrong_usage_is_exit_code_2(options: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "salt.txt").write_text("a salt for tests only, long enough")
+    result = runner.invoke(
+        app,
+        [
+            "build",
+            "--out",
+            str(tmp_path / "out"),
+            "--salt-file",
+            str(tmp_path / "salt.txt"),
+            *options,
+        ],
+    )
+    assert result.exit_code == 2, result.output
+    assert not (tmp_path / "out").exists()
 
 
 LEAST: dict[str, Any] = {

@@ -199,7 +199,7 @@ def write_virtual(root: Path) -> list[str]:
     ])  # fmt: skip
     write_csv(root / "labels.csv", [{"volume": n, "Nodule": 1, "Effusion": -1} for n in names])
     write_csv(root / "metadata.csv", [
-        {"volume": n, "patient": n[:8], "scan": n[:14], "reconstruction": n[15], "split": "train"}
+        {"volume": n, "patient": n[:8], "scan": "scan1", "reconstruction": n[15], "split": "train"}
         for n in names
     ])  # fmt: skip
     return ["--ct-dir", str(root / "ct"), *(

@@ -45,7 +45,7 @@ def write_dataset(out: Path, rows: Sequence[Row], *, part_size: int = 1000) -> P
             name = row["cxr_path"]
             there = name is not None and ".." not in name and (out / name).is_file()
             files = {name: digest_file(out / name)} if there else {}
-            outcomes[f"{start + i}"] = Outcome(rows=[row], files=files)
+            outcomes[f"{start + i}"] = Outcome(rows=[row], identity=(0, 0, ""), files=files)
         write_part(out, number, outcomes, ToyTask(out))
     write_summary(out, "toy", range(len(starts)))
     return out
