@@ -193,7 +193,7 @@ def _show_steps(steps: "Iterator[Step]", *, quiet: bool) -> "Step | None":
             bar.update()
             if step.score is not None and not quiet:
                 bar.write(
-                    f"epoch {step.epoch + 1}: loss {step.loss:.3f}, dev recall@10 "
+                    f"epoch {step.epoch + 1}: loss {step.loss:.3f}, dev rank^-1 "
                     f"{step.score:.3f} (chance {step.chance:.3f}, best {step.best:.3f})",
                     file=sys.stderr,
                 )

@@ -42,7 +42,7 @@ REFRESH_S = 1.0  # workers come and go meanwhile
 LONELY_S = 120.0  # without a worker, until that is said
 REGISTRATIONS = 5  # of a plugin, while workers die
 EVICTIONS = 5  # that Dask forgives an item of a fleet whose machines may be taken away
-LOGGERS = ("drrgen", "drrgen_pipelines")
+LOGGERS = ("drrgen", "drrgen_pipelines", "drrgen_training")
 _STARVED = "worker-restart-memory"  # the topic on which Dask tells that it ended a process
 _ONE_ITEM = threading.Lock()  # a process does one at a time: its crash and its clock are its item's
 
@@ -155,25 +155,6 @@ def open_cluster(
         # Here a worker's end is noticed at once, and one that is only busy must not be given up.
         **({"distributed.scheduler.worker-ttl": None} if local else {}),
     }
-<<<<<<< HEAD
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=int(MEMORY_LIMIT * MEMORY_SHARE / workers),
-            dashboard_address=None,
-            silence_logs="CRITICAL",  # lost workers are told by us, once, with the study's name
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        client.register_plugin(_Prepare(task))
-        client.forward_logging("drrgen")
-        client.forward_logging("drrgen_pipelines")
-        client.forward_logging("drrgen_training")
-        yield client
-=======
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(settings))
         client = stack.enter_context(_open(cluster, workers, n_items))
@@ -184,7 +165,6 @@ def open_cluster(
             tries=cluster.tries,
             together=not local,
         )
->>>>>>> main
 
 
 def work_on_cluster(

@@ -9,7 +9,6 @@ A site says how jobs are asked for, never what is rendered: no setting here touc
 
 import dataclasses
 import re
-import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Any
 from dask.utils import parse_bytes
 
 from drrgen.choices import ClusterKind
-from drrgen.config import RunConfig, check_known, check_value, make_record, setting
+from drrgen.config import RunConfig, check_known, check_value, make_record, read_toml, setting
 from drrgen.errors import ConfigError
 
 MIN_WORKER_BYTES = 10**9  # the smallest CT, torch and numba
@@ -259,16 +258,7 @@ def read_site(path: Path) -> Site:
     Raises:
         ConfigError: No such file, not TOML, an unknown key or an impossible value.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the site file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
-    try:
-        return make_site(data)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return read_toml(path, make_site, "site file")
 
 
 def make_site(data: Mapping[str, Any]) -> Site:

@@ -12,6 +12,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +33,7 @@ from drrgen_training.mobilenet import MobileNetV2
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 HASHED_WIDTH = 2048
+_PATCH = 4  # pixels or voxels, of the small encoders
 _NEGATIONS = {"no", "not", "without", "free", "negative", "absence", "neither", "nor", "denies"}
 _WORD = re.compile(r"[a-z0-9]+|[.;:!?]")
 _ADVICE = "see training/README.md"
@@ -111,27 +113,27 @@ class ImageEncoder(nn.Module):
         return features
 
 
-def _block(given: int, made: int, dims: int = 2) -> nn.Sequential:
-    """Halve the size: convolution, norm over groups of channels (so samples never mix), GELU."""
+def _block(given: int, made: int, kernel: int, stride: int, dims: int) -> nn.Sequential:
+    """Convolution, norm over groups of channels (so that samples never mix), GELU."""
     conv = nn.Conv2d if dims == 2 else nn.Conv3d
+    padding = 0 if kernel == stride else kernel // 2
     return nn.Sequential(
-        conv(given, made, 3, stride=2, padding=1), nn.GroupNorm(8, made), nn.GELU(),
-        conv(made, made, 3, padding=1, groups=made // 8), nn.GroupNorm(8, made), nn.GELU(),
+        conv(given, made, kernel, stride, padding), nn.GroupNorm(8, made), nn.GELU()
     )  # fmt: skip
 
 
 class TinyNet(nn.Module):
-    """Stages that halve the size; mean and maximum over all places.
+    """Patches, then stages that halve the size; mean and maximum over all places.
 
     Args:
-        widths: Channels of each stage.
+        widths: Channels of the patches and of each stage.
         dims: 2 for pictures, 3 for volumes.
     """
 
     def __init__(self, widths: Sequence[int], dims: int) -> None:
         super().__init__()
-        pairs = zip((1, *widths), widths, strict=False)
-        self.stages = nn.Sequential(*(_block(a, b, dims) for a, b in pairs))
+        stages = [_block(a, b, 3, 2, dims) for a, b in pairwise(widths)]
+        self.stages = nn.Sequential(_block(1, widths[0], _PATCH, _PATCH, dims), *stages)
 
     def forward(self, x: Float[Tensor, "b 1 *space"]) -> Float[Tensor, "b k"]:
         """Make one vector."""
@@ -168,7 +170,7 @@ def make_image_encoder(name: str, weights: Path | None = None) -> ImageEncoder:
     kind, _, detail = name.partition(":")
     if kind == "tiny":
         spec = ImageSpec(size=int(detail) if detail.isdigit() else 128)
-        encoder = ImageEncoder(TinyNet((24, 48, 96, 192), 2), spec, 2 * 192)
+        encoder = ImageEncoder(TinyNet((32, 64, 128, 192), 2), spec, 2 * 192)
     elif name == "mobilenet-v2":
         spec = ImageSpec(size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         encoder = ImageEncoder(MobileNetV2(), spec, MOBILENET_WIDTH)
@@ -380,7 +382,7 @@ class Tiny3d(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.spec = VolumeSpec(size=(48, 64, 64))
-        self.body = TinyNet((16, 32, 64, 128), 3)
+        self.body = TinyNet((32, 64, 128), 3)
         self.width, self.is_final = 2 * 128, False
         self.scale: float | None = None
 

@@ -38,7 +38,7 @@ rendered from CT; how well it does on real ones has to be measured.
 | loss | {kind}: alpha {alpha:g}, beta {beta:g}, gamma {gamma:g} |
 | CT and reports | {teachers} |
 | step, epoch | {step}, {epoch} |
-| mean Recall@10 on the dev patients | {score:.4f} |
+| mean reciprocal rank on the dev patients | {score:.4f} |
 | data set | render fingerprint `{dataset}`, {rows} radiographs |
 | settings | fingerprint `{settings}`, see config.json |
 

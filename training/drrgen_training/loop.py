@@ -50,7 +50,6 @@ from drrgen_training.shards import read_head
 
 CHECKPOINT = "checkpoint.pt"
 DEV_MOST = 2048  # studies looked at
-DEV_K = 10  # of the Recall@K that chooses the best weights
 _PACKAGES = ("torch", "transformers", "numpy", "drrgen")
 
 log = logging.getLogger(__name__)
@@ -91,7 +90,7 @@ class Step:
         scale: Factor of the cosines.
         data_s: How long the step waited for its batch [s].
         step_s: How long it took, with waiting [s].
-        score: Mean Recall@10 of the dev patients, where this step ends with a look at them.
+        score: Mean reciprocal rank of the dev patients, where this step ends with a look at them.
         chance: The same for a random order.
         best: The best score so far.
     """
@@ -298,7 +297,10 @@ class Trainer:
 
     @torch.no_grad()
     def look(self) -> tuple[float, float]:
-        """Look at the dev patients: mean Recall@10 over all directions of the loss, and chance."""
+        """Look at the dev patients: mean reciprocal rank over all directions, and chance.
+
+        It tells models apart on a few patients, where Recall@10 is one for all of them.
+        """
         kept = self.ema.swap_in(self.model) if self.ema else None
         self.model.eval()
         samples = self.dev.samples
@@ -320,7 +322,7 @@ class Trainer:
     def _score(
         self, whole: dict[str, np.ndarray], rows: Int64[np.ndarray, " n"]
     ) -> tuple[float, float]:
-        """Mean recall over both directions of each term, among samples that have both sides."""
+        """Mean over both directions of each term, among samples that have both sides."""
         scores, chances = [], []
         identity = self.dev.make_identity(rows)
         for a, b, _ in self.settings.loss.weights.terms:
@@ -332,11 +334,9 @@ class Trainer:
             key = report if Modality.REPORT in (a, b) else study
             left, right = whole[a][chosen], whole[b][chosen]
             for query, gallery in ((left, right), (right, left)):
-                found = measure_retrieval(
-                    query, gallery, query_key=key, gallery_key=key, ks=(DEV_K,)
-                )
-                scores.append(found.recall[DEV_K])
-                chances.append(found.chance[DEV_K])
+                found = measure_retrieval(query, gallery, query_key=key, gallery_key=key)
+                scores.append(found.reciprocal)
+                chances.append(found.chance_reciprocal)
         if not scores:
             raise InputError(
                 "the dev patients have no two samples with both sides of a term; give more of "

@@ -3,6 +3,7 @@
 Ranks count equal scores as half before and half behind, so that ties are worth what they are.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ class Retrieval:
         chance: The same for a random order, by K.
         median_rank: Rank of the match, from 1.
         chance_rank: The same for a random order.
+        reciprocal: Mean of one over the rank.
+        chance_reciprocal: The same for a random order.
         queries: How many.
         gallery: Among how many.
     """
@@ -31,6 +34,8 @@ class Retrieval:
     chance: dict[int, float]
     median_rank: float
     chance_rank: float
+    reciprocal: float
+    chance_reciprocal: float
     queries: int
     gallery: int
 
@@ -65,6 +70,8 @@ def measure_retrieval(
         chance={k: float(np.mean([_chance(n, r, k) for r in matches])) for k in ks},
         median_rank=float(np.median(ranks)),
         chance_rank=float(np.median((n + 1) / (matches + 1))),
+        reciprocal=float((1 / ranks).mean()),
+        chance_reciprocal=float(np.mean([_chance_reciprocal(n, r) for r in matches])),
         queries=len(queries),
         gallery=n,
     )
@@ -105,6 +112,17 @@ def _chance(n: int, matches: int, k: int) -> float:
     for i in range(min(k, n)):
         miss *= max(0.0, (n - matches - i) / (n - i))
     return 1 - miss
+
+
+@functools.lru_cache
+def _chance_reciprocal(n: int, matches: int) -> float:
+    """Mean of one over the rank of the first of some matches among N in a random order."""
+    mean, before = 0.0, 1.0  # chance that none of the matches came so far
+    for rank in range(1, n - matches + 2):
+        left = n - rank + 1
+        mean += before * matches / left / rank
+        before *= (left - matches) / left
+    return mean
 
 
 def measure_auroc(scores: Float[np.ndarray, " n"], labels: Int64[np.ndarray, " n"]) -> float:
