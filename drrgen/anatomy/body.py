@@ -81,16 +81,18 @@ def find_body(volume: CTVolume) -> Body:
     )
 
 
-def remove_surroundings(volume: CTVolume, body: Body) -> CTVolume:
+def remove_surroundings(volume: CTVolume, body: Body, *, in_place: bool = False) -> CTVolume:
     """Make the CT without table, cushions and clothes: air, from one cell beside the skin outwards.
 
     Args:
-        volume: The CT; it is left as it is.
+        volume: The CT.
         body: The patient in it.
+        in_place: Change the CT itself, which saves as much memory as it has, and the time to fill
+            that; else it is left as it is.
     """
     # Over corners too: a cell that the skin only grazes is not dense in its middle.
     near = ndimage.binary_dilation(body.cells, np.ones((3, 3, 3)))
-    hu = np.empty_like(volume.hu)
+    hu = volume.hu if in_place else np.empty_like(volume.hu)
     step_z, step_y, step_x = body.steps
     n_z, n_y, n_x = hu.shape
     for cell, plane in enumerate(near):

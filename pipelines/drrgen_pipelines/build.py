@@ -7,7 +7,6 @@ pixel lie in the output (``config.toml``), how the work is done is said anew by 
 import dataclasses
 import json
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,11 +19,12 @@ from drrgen.config import (
     Config,
     RenderConfig,
     RunConfig,
-    parse_config,
+    read_config,
+    read_toml,
     to_toml,
     with_overrides,
 )
-from drrgen.errors import ConfigError, InputError, ManifestError
+from drrgen.errors import InputError, ManifestError
 from drrgen.io.atomic import write_bytes
 from drrgen.io.stores import Place, check_reachable
 from drrgen.jobs.plan import choose_part_size
@@ -299,13 +299,12 @@ def read_built_config(out: Place) -> Config:
     Raises:
         ManifestError: There are none.
     """
-    try:
-        text = (out / CONFIG_NAME).read_text(encoding="utf-8")
-    except OSError as error:
+    path = out / CONFIG_NAME
+    if not path.exists():
         raise ManifestError(
             f"{out} holds no {CONFIG_NAME}; wanted an output of drrgen render, build or plan"
-        ) from error
-    return parse_config(text, str(out / CONFIG_NAME))
+        )
+    return read_config(path)
 
 
 def read_built_recipe(out: Place) -> Recipe | None:
@@ -315,12 +314,7 @@ def read_built_recipe(out: Place) -> Recipe | None:
         ConfigError: It is broken.
     """
     path = out / RECIPE_NAME
-    if not path.exists():
-        return None
-    try:
-        return make_recipe(tomllib.loads(path.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}; give --recipe") from error
+    return read_toml(path, make_recipe, "recipe") if path.exists() else None
 
 
 def read_totals(out: Place) -> Totals:

@@ -5,7 +5,6 @@ A recipe is one complete TOML file. Those that are shipped lie in ``pipelines/re
 
 import dataclasses
 import difflib
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from drrgen.choices import View
-from drrgen.config import check_known, write_text
+from drrgen.config import check_known, read_toml, write_text
 from drrgen.errors import ConfigError
 from drrgen.io.labels import LabelColumns
 from drrgen.io.reports import ReportColumns
@@ -169,17 +168,7 @@ def read_recipe(word: str | Path) -> Recipe:
     Raises:
         ConfigError: No such recipe, not TOML, an unknown key or an impossible value.
     """
-    path = _find_recipe(str(word))
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
-    try:
-        return make_recipe(data)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return read_toml(_find_recipe(str(word)), make_recipe, "recipe")
 
 
 def make_recipe(data: Mapping[str, Any]) -> Recipe:

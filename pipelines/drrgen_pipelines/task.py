@@ -17,6 +17,7 @@ import torch
 
 from drrgen.anatomy.body import Body, remove_surroundings
 from drrgen.anatomy.coverage import find_remarks, measure_coverage
+from drrgen.choices import AcquisitionName
 from drrgen.config import (
     RENDER_VERSION,
     AugmentConfig,
@@ -45,7 +46,7 @@ from drrgen.manifest import Row, make_row, to_table
 from drrgen.phantoms import make_box
 from drrgen.renderer.render import choose_engine
 from drrgen.structures import Structure, lies_inside
-from drrgen.volume import CTVolume
+from drrgen.volume import CTVolume, Hu
 from drrgen_pipelines.admission import admit
 from drrgen_pipelines.draws import Draw, find_mark, list_draws
 from drrgen_pipelines.picture import Picture, project_structures, show_pair, take_picture
@@ -226,16 +227,17 @@ def _trace(error: BaseException) -> str:
 def _render_views(study: Study, volume: CTVolume, body: Body, task: RenderTask) -> list[Row]:
     """Take and write one picture after the other; a study that fails leaves none."""
     facts = _describe(study, task) | _describe_volume(volume)
-    cleared = volume
+    draws, cleared = task.list_draws(volume), volume
     if not task.render.keep_table:
-        cleared = remove_surroundings(volume, body)
+        whole_is_shown = task.render.acquisition is AcquisitionName.MEAN_PROJECTION
+        cleared = remove_surroundings(volume, body, in_place=not whole_is_shown)
         facts["table_removed_ml"] = body.beside_ml
     facts |= _describe_coverage(cleared, body)
     structures, warnings = _find_structures(study, volume) if task.render.mask else ([], [])
     facts["warnings"] = [*(facts["warnings"] or ()), *warnings, *study.warnings]
     rows = []
     try:
-        for draw in task.list_draws(volume):
+        for draw in draws:
             picture = take_picture(volume, cleared, body, draw, task.run)
             _check_not_blank(picture, study)
             rows.append(_write_picture(picture, structures, facts, task))
@@ -346,8 +348,7 @@ def _make_failed_row(study: Study, task: RenderTask, reason: Reason, detail: str
 
 def _describe_volume(volume: CTVolume) -> Row:
     """Fill the columns of the CT."""
-    stride = max(1, volume.hu.size // _PERCENTILE_SAMPLES)
-    p01, p50, p99 = np.percentile(volume.hu.reshape(-1)[::stride], [1, 50, 99]).tolist()
+    p01, p50, p99 = _find_percentiles(volume.hu, (1, 50, 99))
     row: Row = {
         "shape_zyx": list(volume.hu.shape),
         "spacing_zyx_mm": list(volume.spacing_zyx_mm),
@@ -355,7 +356,7 @@ def _describe_volume(volume: CTVolume) -> Row:
         "hu_p01": p01,
         "hu_p50": p50,
         "hu_p99": p99,
-        "metal_voxels": int(np.count_nonzero(volume.hu > METAL_HU)),
+        "metal_voxels": _count_metal(volume.hu),
         "warnings": list(find_remarks(volume)),
     }
     if volume.source is not None:
@@ -368,6 +369,22 @@ def _describe_volume(volume: CTVolume) -> Row:
             "warnings": [*volume.source.warnings, *row["warnings"]],
         }
     return row
+
+
+def _find_percentiles(hu: Hu, shares: Sequence[int]) -> list[float]:
+    """Find values that so many percent of the voxels do not exceed, from evenly spread voxels."""
+    stride = max(1, hu.size // _PERCENTILE_SAMPLES)
+    sample = hu.reshape(-1)[::stride].astype(np.int64)
+    low = int(sample.min())
+    ranks = np.cumsum(np.bincount(sample - low))
+    return [float(low + np.searchsorted(ranks, share / 100 * sample.size)) for share in shares]
+
+
+def _count_metal(hu: Hu) -> int:
+    """Count the voxels that only metal has."""
+    return sum(
+        int(np.count_nonzero(plane > METAL_HU)) for plane in hu if plane.max(initial=0) > METAL_HU
+    )
 
 
 def _describe_coverage(volume: CTVolume, body: Body) -> Row:
