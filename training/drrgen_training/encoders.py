@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -76,6 +76,7 @@ class VolumeSpec:
     high: float = 1000.0
 
 
+@runtime_checkable
 class CTEncoder(Protocol):
     """What a CT encoder can; a module of one's own (``python:MODULE:FUNCTION``) too."""
 

@@ -67,11 +67,11 @@ def measure_retrieval(
     n = len(gallery)
     return Retrieval(
         recall={k: float((ranks <= k).mean()) for k in ks},
-        chance={k: float(np.mean([_chance(n, r, k) for r in matches])) for k in ks},
+        chance={k: float(np.mean([_chance(n, r, k) for r in matches.tolist()])) for k in ks},
         median_rank=float(np.median(ranks)),
         chance_rank=float(np.median((n + 1) / (matches + 1))),
         reciprocal=float((1 / ranks).mean()),
-        chance_reciprocal=float(np.mean([_chance_reciprocal(n, r) for r in matches])),
+        chance_reciprocal=float(np.mean([_chance_reciprocal(n, r) for r in matches.tolist()])),
         queries=len(queries),
         gallery=n,
     )

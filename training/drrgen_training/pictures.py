@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ class PackSettings:
             raise InputError(f"size: got {self.size}, wanted 16 to 4096 pixels")
 
 
+@runtime_checkable
 class Pictures(Protocol):
     """Where pictures come from."""
 

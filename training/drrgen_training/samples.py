@@ -150,8 +150,9 @@ def split_samples(samples: Samples, *, dev_share: float) -> tuple[Samples, Sampl
     split = np.array([row["split"] for row in samples.rows])
     is_dev, is_train = split == Split.DEV, split == Split.TRAIN
     if not is_dev.any():
-        held = {p for p in np.unique(samples.patient[is_train]) if _draws(samples, p) < dev_share}
-        is_dev = is_train & np.isin(samples.patient, list(held))
+        patients, first = np.unique(samples.patient, return_index=True)
+        drawn = np.array([_draw_share(samples.rows[i]) for i in first])
+        is_dev = is_train & np.isin(samples.patient, patients[drawn < dev_share])
         is_train &= ~is_dev
     for name, chosen in ((Split.TRAIN, is_train), (Split.DEV, is_dev)):
         if not chosen.any():
@@ -218,8 +219,7 @@ def _number(names: Any) -> Int64[np.ndarray, " n"]:
     return np.array([known.setdefault(name, len(known)) for name in names], dtype=np.int64)
 
 
-def _draws(samples: Samples, patient: int) -> float:
-    """Draw a number from 0 to 1 for a patient, always the same one."""
-    row = samples.rows[int(np.flatnonzero(samples.patient == patient)[0])]
+def _draw_share(row: dict[str, Any]) -> float:
+    """Draw a number from 0 to 1 for a row's patient, always the same one."""
     name = f"dev {row['patient_id'] or row['sample_id']}"
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64

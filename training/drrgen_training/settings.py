@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from drrgen.choices import View
-from drrgen.config import check_known, make_record, section_to_toml
+from drrgen.config import check_known, make_record, read_toml, section_to_toml
 from drrgen.errors import ConfigError
 from drrgen_training.losses import LossKind, Modality, Scale, Weights
 from drrgen_training.reports import Template
@@ -259,22 +259,20 @@ def read_settings(path: Path | None, overrides: Sequence[str] = ()) -> TrainSett
     Raises:
         ConfigError: No such file, not TOML, an unknown key or an impossible value.
     """
-    where = str(path) if path else "the settings"
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
-        for text in overrides:
-            section, key, value = _parse_override(text)
-            tables.setdefault(section, {})[key] = value
-        sections = {f.name: typing.cast(type, f.type) for f in dataclasses.fields(TrainSettings)}
-        check_known(tables, sections, "section")
-        records = {name: make_record(sections[name], table) for name, table in tables.items()}
-        return TrainSettings(**records)
-    except OSError as error:
-        raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where} is not TOML: {error}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    if path is not None:
+        return read_toml(path, lambda tables: _make_settings(tables, overrides), "recipe")
+    return _make_settings({}, overrides)
+
+
+def _make_settings(tables: dict[str, Any], overrides: Sequence[str]) -> TrainSettings:
+    """Build the records from the tables of a file, and what is set beside them."""
+    for text in overrides:
+        section, key, value = _parse_override(text)
+        tables.setdefault(section, {})[key] = value
+    sections = {f.name: typing.cast(type, f.type) for f in dataclasses.fields(TrainSettings)}
+    check_known(tables, sections, "section")
+    records = {name: make_record(sections[name], table) for name, table in tables.items()}
+    return TrainSettings(**records)
 
 
 def _parse_override(text: str) -> tuple[str, str, Any]:

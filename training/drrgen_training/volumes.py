@@ -81,7 +81,7 @@ class CTPlaces:
             return read_told(files, told)
         if row["hu_source"] == HuSource.CSV:
             raise VolumeError(
-                Reason.METADATA_MISSING, files.paths[0],
+                Reason.METADATA_MISSING, str(files.paths[0]),
                 "its HU scale was told by a table when it was rendered, and no table tells it now",
                 remedy="give the metadata CSV with --metadata",
             )  # fmt: skip
