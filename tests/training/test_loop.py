@@ -76,9 +76,9 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 
 def test_a_radiograph_encoder_learns_to_find_reports(root: Path, tmp_path: Path) -> None:
-    steps = train(root, tmp_path, "optim.epochs=25", "optim.lr=3e-3", "optim.ema=0.8")
+    steps = train(root, tmp_path, "optim.epochs=16", "optim.lr=3e-3", "optim.ema=0.8")
     looks = [step for step in steps if step.score is not None]
-    assert len(looks) == 25 and steps[-1].step == steps[-1].steps
+    assert len(looks) == 16 and steps[-1].step == steps[-1].steps
     assert steps[-1].loss < 0.6 * steps[0].loss
     assert looks[-1].best is not None and looks[-1].chance is not None
     assert looks[-1].best > 1.7 * looks[-1].chance
@@ -269,11 +269,8 @@ def test_other_settings_or_targets_do_not_go_on_with_a_run(root: Path, tmp_path:
 
 
 def test_a_loss_that_is_no_number_names_the_batch(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        EngineError, match=r"the loss is (nan|inf) at step \d+ .* in the batch of s0"
-    ):
-        train(root, tmp_path, "optim.lr=10", "optim.epochs=30", "loss.kind=siglip",
-              "loss.scale_value=1e30", "loss.scale=fixed")  # fmt: skip
+    with pytest.raises(EngineError, match=r"the loss is nan at step 0 .* in the batch of s0"):
+        train(root, tmp_path, "loss.scale_value=1e300", "loss.scale=fixed")
 
 
 def test_too_little_memory_names_the_setting(
