@@ -5,6 +5,8 @@ import json
 import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +136,7 @@ def make_onnx(tower: Tower, size: int) -> bytes:
     """
     runtime = _import_onnx()
     grey = torch.rand(2, size, size, generator=torch.Generator().manual_seed(0))
-    with tempfile.TemporaryDirectory(prefix="drrgen-") as folder:
+    with tempfile.TemporaryDirectory(prefix="drrgen-") as folder, _plain_attention(tower):
         path = Path(folder) / ONNX
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, of its own exporter
@@ -157,6 +159,23 @@ def make_onnx(tower: Tower, size: int) -> bytes:
                 f"at most {ONNX_TOL:g}; export without it (--no-onnx), and tell us the encoder"
             )
     return data
+
+
+@contextmanager
+def _plain_attention(tower: Tower) -> Iterator[None]:
+    """Let models of transformers attend by plain operations for a while.
+
+    torch 2.13 cannot export fused attention of windows, as Swin's, for any number of pictures.
+    """
+    models: list[Any] = [m for m in tower.modules() if hasattr(m, "set_attn_implementation")]
+    before = [model.config._attn_implementation for model in models]  # noqa: SLF001  no other way
+    for model in models:
+        model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        for model, kind in zip(models, before, strict=True):
+            model.set_attn_implementation(kind)
 
 
 def _import_onnx() -> Any:
