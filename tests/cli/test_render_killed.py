@@ -57,7 +57,8 @@ def read_files(out: Path) -> dict[str, bytes]:
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in kept}
 
 
-@pytest.mark.parametrize("victim", [pytest.param("driver", marks=pytest.mark.slow), "whole tree"])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["driver", "whole tree"])
 def test_a_killed_run_is_completed_to_the_same_bytes(
     folder: Path, undisturbed: dict[str, bytes], tmp_path: Path, victim: str
 ) -> None:

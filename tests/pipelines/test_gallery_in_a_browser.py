@@ -7,6 +7,7 @@ import pytest
 from browser import CHROMIUM, DRIVER, open_browser, resize
 from datasets import make_good_row, make_refused_row, write_dataset, write_picture
 from drrgen_pipelines.gallery import find_gallery, write_gallery
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
@@ -23,6 +24,7 @@ HOSTILE = (
     "</script><script>document.title='gone'</script><img src=x onerror=\"document.title='gone'\">"
 )
 MANY = 5000
+PATIENCE_S = 20
 SPLITS = ("train", "dev", "test")
 
 
@@ -83,6 +85,12 @@ def list_requests(driver: Chrome) -> list[str]:
     ]
 
 
+def click(driver: Chrome, selector: str) -> None:
+    """Click on what is there once the page has drawn itself anew."""
+    wait = WebDriverWait(driver, PATIENCE_S, ignored_exceptions=[StaleElementReferenceException])
+    wait.until(lambda d: d.find_element(By.CSS_SELECTOR, selector).click() is None)
+
+
 def find(driver: Chrome, css: str) -> WebElement:
     return driver.find_element(By.CSS_SELECTOR, css)
 
@@ -106,7 +114,7 @@ def press(driver: Chrome, *keys: str) -> None:
 
 
 def wait_until(driver: Chrome, script: str) -> None:
-    WebDriverWait(driver, 20, poll_frequency=0.02).until(
+    WebDriverWait(driver, PATIENCE_S, poll_frequency=0.02).until(
         lambda d: d.execute_script(f"return {script}")
     )
 
@@ -136,7 +144,7 @@ def test_filters_leave_the_rows_that_they_name(page: Chrome) -> None:
             tick(page, group, value)
         assert read_tiles(page) == wanted, ticks
         assert find(page, "#total").text == f"{len(wanted)} of 9 rows"
-        find(page, "#clear").click()
+        click(page, "#clear")
     assert len(read_tiles(page)) == 9
 
 
@@ -147,7 +155,7 @@ def test_counts_say_what_a_further_click_would_find(page: Chrome) -> None:
         for line in page.find_elements(By.CSS_SELECTOR, "fieldset:first-child .choice")
     ]
     assert said == [["train", "4"], ["dev", "3"], ["test", "2"]]
-    find(page, "#clear").click()
+    click(page, "#clear")
     assert find(page, "#total").text == "9 rows"
 
 
@@ -230,10 +238,10 @@ def test_two_fingers_spread_the_picture(page: Chrome) -> None:
 
 
 def test_refusals_are_listed_by_reason_and_open(page: Chrome) -> None:
-    find(page, "#tab-refusals").click()
+    click(page, "#tab-refusals")
     said = [each.text for each in page.find_elements(By.CSS_SELECTOR, "summary .reason")]
     assert said == ["slice_gap", "not_ct"]
-    find(page, "summary").click()
+    click(page, "summary")
     wait_until(page, "document.querySelectorAll('.cases button').length === 2")
     page.find_elements(By.CSS_SELECTOR, ".cases button")[1].click()
     assert find(page, "#detail-title").text == "No picture: refused"
@@ -258,8 +266,8 @@ def test_hostile_words_stay_words(page: Chrome) -> None:
     press(page, Keys.ENTER)
     assert HOSTILE in find(page, ".report").text
     press(page, Keys.ESCAPE)
-    find(page, "#tab-refusals").click()
-    find(page, "summary").click()
+    click(page, "#tab-refusals")
+    click(page, "summary")
     wait_until(page, "document.querySelectorAll('.cases button').length === 2")
     assert HOSTILE in find(page, ".cases").text
     assert page.find_elements(By.CSS_SELECTOR, "img[src=x]") == []
@@ -268,20 +276,20 @@ def test_hostile_words_stay_words(page: Chrome) -> None:
 def test_a_missing_picture_is_shown_as_missing(page: Chrome) -> None:
     tick(page, "cxr_kind", "real")
     assert "picture missing" in find(page, ".tile").text
-    find(page, ".tile").click()
+    click(page, ".tile")
     assert find(page, "#no-picture").text == "The picture file cannot be read."
 
 
 def test_a_phone_needs_no_sideways_scrolling(page: Chrome) -> None:
     resize(page, 360, 740, mobile=True)
     width = "document.documentElement.scrollWidth"
-    find(page, "#show-filters").click()
+    click(page, "#show-filters")
     assert page.execute_script(f"return {width}") == 360
-    find(page, "#hide-filters").click()
+    click(page, "#hide-filters")
     for tab in ("#tab-refusals", "#tab-numbers", "#tab-pictures"):
-        find(page, tab).click()
+        click(page, tab)
         assert page.execute_script(f"return {width}") == 360
-    find(page, ".tile").click()
+    click(page, ".tile")
     wider = "document.getElementById('detail').scrollWidth"
     assert page.execute_script(f"return {wider}") == 360
 
