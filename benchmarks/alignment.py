@@ -37,9 +37,10 @@ def call(*words: object) -> None:
 
 def make_data(root: Path, options: argparse.Namespace) -> Path:
     """Make the cohort, its radiographs, and the pack; all of it is kept for the next run."""
-    cohort, data = root / "COHORT", root / "DATASET"
+    cohort, data = options.cohort or root / "COHORT", root / "DATASET"
     tables = [w for t in ("reports", "labels", "metadata") for w in (f"--{t}", cohort / f"{t}.csv")]
-    call("cohort", "--n", options.n, "--size", options.size, "--out", cohort, "-q")
+    if options.cohort is None:
+        call("cohort", "--n", options.n, "--size", options.size, "--out", cohort, "-q")
     call("build", "--ct-dir", cohort / "ct", *tables, "--recipe", "virtual", "--out", data,
          "--view", "PA", "--size", options.picture, "--salt-file", SALT, "-q")  # fmt: skip
     call("pack", data, "--ct-dir", cohort / "ct", "--out", root / "PACK", "--size", 112, "-q")
@@ -49,7 +50,7 @@ def make_data(root: Path, options: argparse.Namespace) -> Path:
 def align(root: Path, data: Path, seed: int, options: argparse.Namespace) -> list[Line]:
     """Run both stages with a seed; measure."""
     run = root / f"seed-{seed}"
-    pack, cohort = root / "PACK", root / "COHORT"
+    pack, cohort = root / "PACK", options.cohort or root / "COHORT"
     shared = ("--pack", pack, "--set", f"run.seed={seed}", "-q")
     call("train", data, "--recipe", "stage1", "--out", run / "S1", *shared,
          "--set", f"optim.epochs={options.epochs}")  # fmt: skip
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="voxels of a CT's side")
     parser.add_argument("--picture", type=int, default=192, help="pixels of a picture's long side")
     parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--cohort", type=Path, help="folder of a cohort that is there already")
     parser.add_argument("--root", type=Path, help="keep everything here, and go on with it")
     options = parser.parse_args()
     if options.demo:
