@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from drrgen_training import loop
+from drrgen_training.encoders import make_ct_encoder
 from drrgen_training.loop import CHECKPOINT, Job, Step, fit
 from drrgen_training.losses import Modality
 from drrgen_training.model import BEST, LAST, TriModal, decay_groups, load_run, read_model
@@ -289,6 +290,32 @@ def test_a_ct_encoder_in_training_asks_for_packed_ct(root: Path, tmp_path: Path)
     job = Job(dataset=root / "CXR", out=tmp_path, settings=settings)
     with pytest.raises(InputError, match=r"make one with drrgen pack --ct-dir"):
         list(fit(job))
+
+
+def test_ct_packed_for_another_encoder_or_for_a_frozen_one_are_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = read_settings(find_recipe("stage1"), ("data.batch=8", "data.dev_share=0.3"))
+    job = Job(dataset=root / "CXR", out=tmp_path, settings=settings, pack=root / "PACK")
+    head = (root / "PACK" / "volumes.json").read_text()
+    (root / "PACK" / "volumes.json").write_text(head.replace("tiny3d", "python:mine:make"))
+    with pytest.raises(ManifestError, match=r"packed for python:mine:make, model.ct is tiny3d"):
+        list(fit(job))
+    (root / "PACK" / "volumes.json").write_text(head)
+    samples = read_samples(root / "CXR")
+    frozen = make_ct_encoder("tiny3d")
+    frozen.is_final = True
+    monkeypatch.setattr("drrgen_training.volumes.make_ct_encoder", lambda _: frozen)
+    with pytest.raises(ConfigError, match=r"by drrgen embed --of ct"):
+        describe_volumes(samples, find_places(samples.root, root / "CT"), "tiny3d")
+
+
+def test_curves_need_tensorboard_and_say_so(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match=r"pip install tensorboard"):
+        train(root, tmp_path, "run.tensorboard=true")
 
 
 def test_a_device_that_is_not_there_is_told() -> None:

@@ -100,6 +100,15 @@ def test_a_second_run_does_nothing_and_new_samples_are_added(tmp_path: Path) -> 
     assert len(read_targets(tmp_path / "E").vectors) == len(set(few.texts) | set(more.texts))
 
 
+def test_ct_that_moved_are_not_embedded_again(root: Path, samples: Samples, tmp_path: Path) -> None:
+    """The manifest names them by content; where they lie is no part of it."""
+    told = identify(Modality.CT, "tiny3d", Template.SECTIONS)
+    run(samples, told, tmp_path / "E", places=CTPlaces(root=root / "CT"))
+    (tmp_path / "elsewhere").mkdir()
+    last = run(samples, told, tmp_path / "E", places=CTPlaces(root=tmp_path / "elsewhere"))[-1]
+    assert (last.total, last.kept) == (0, 4)
+
+
 def test_embeddings_of_two_encoders_are_never_mixed(samples: Samples, tmp_path: Path) -> None:
     sections = identify(Modality.REPORT, "hashed", Template.SECTIONS)
     findings = identify(Modality.REPORT, "hashed", Template.FINDINGS)

@@ -14,7 +14,7 @@ from torch import Tensor
 from drrgen.errors import ConfigError, InputError, ManifestError
 from drrgen_training.encoders import ImageSpec
 from drrgen_training.losses import Identity, Modality
-from drrgen_training.model import Tower, TriModal
+from drrgen_training.model import TriModal
 from drrgen_training.pictures import Pictures, augment, open_pictures, shrink
 from drrgen_training.samples import Samples, name_picture
 from drrgen_training.settings import CACHED, TrainSettings
@@ -147,7 +147,9 @@ class BatchMaker:
             self._image = towers[Modality.CXR].encoder.spec
             size = round(self._image.size * FILE_MARGIN)
             self._pictures = open_pictures(samples, sources.pack, size)
-        self._volumes = self._open_volumes(towers.get(Modality.CT), sources.pack)
+        self._volumes = None
+        if Modality.CT in towers:
+            self._volumes = self._open_volumes(settings.model.ct, sources.pack)
         self._has_texts = Modality.REPORT in towers
         self._targets = {
             name: (targets, targets.find(self._name(name)))
@@ -196,10 +198,8 @@ class BatchMaker:
                 return [row["sample_id"] for row in self.samples.rows]
         return [name_picture(row) for row in self.samples.rows]
 
-    def _open_volumes(self, tower: Tower | None, pack: Path | None) -> ShardReader | None:
-        """Open the packed CT, where a CT encoder runs in training."""
-        if tower is None:
-            return None
+    def _open_volumes(self, encoder: str, pack: Path | None) -> ShardReader:
+        """Open the packed CT, for a CT encoder that runs in training."""
         if pack is None:
             raise InputError(
                 "a CT encoder that runs in training reads packed CT, and there is no pack; make "
@@ -207,7 +207,13 @@ class BatchMaker:
             )
         rows = self.samples.rows
         names = [row["sample_id"] for row in rows]
-        return ShardReader(pack, VOLUMES, names, [digest_ct(row) for row in rows])
+        reader = ShardReader(pack, VOLUMES, names, [digest_ct(row) for row in rows])
+        if reader.settings["encoder"] != encoder:
+            raise ManifestError(
+                f"the CT in {pack} are packed for {reader.settings['encoder']}, model.ct is "
+                f"{encoder}; pack them into another folder with drrgen pack --ct {encoder}"
+            )
+        return reader
 
     def _check_there(self, settings: TrainSettings) -> None:
         """Find which samples have each modality; all must be somewhere."""

@@ -168,6 +168,7 @@ class Trainer:
         self.state = State()
         self.per_epoch = len(self._plan(0))
         self.identity = describe_run(job, samples, sources)
+        self.board = _open_board(job.out) if self.settings.run.tensorboard and is_first() else None
 
     @property
     def steps(self) -> int:
@@ -261,7 +262,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(trained, optim.clip)
         self.optimizer.step()
         if self.ema is not None:
-            self.ema.follow(self.model)
+            self.ema.follow(self.model, state.step)
         state.step += 1
         return Step(
             step=state.step, steps=self.steps, epoch=state.epoch, loss=value, terms=terms,
@@ -403,6 +404,11 @@ class Trainer:
         """Add a line to the log."""
         if not is_first():
             return
+        if self.board is not None:
+            shown = {"loss": told.loss, "lr": told.lr, "scale": told.scale, "score": told.score}
+            for name, value in (shown | told.terms).items():
+                if value is not None:
+                    self.board.add_scalar(name, value, told.step)
         line = json.dumps({name: getattr(told, name) for name in Step.__slots__})
         with (self.job.out / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -435,11 +441,12 @@ class Average:
         self._trained = frozenset(name for name, _ in self.model.find_trained())
 
     @torch.no_grad()
-    def follow(self, model: TriModal) -> None:
-        """Move towards the model's weights."""
+    def follow(self, model: TriModal, step: int) -> None:
+        """Move towards the model's weights, faster in the first steps, which are soon outdated."""
+        decay = min(self.decay, (1 + step) / (10 + step))
         for name, tensor in model.own_state().items():
             if name in self._trained:
-                self.weights[name].lerp_(tensor, 1 - self.decay)
+                self.weights[name].lerp_(tensor, 1 - decay)
             else:
                 self.weights[name].copy_(tensor)
 
@@ -520,6 +527,18 @@ def explain_memory(batch: int, optim: OptimSettings) -> Iterator[None]:
             f"out of memory with {at_once} samples encoded at once; set optim.chunk to "
             f"{max(1, at_once // 2)} or less: the batch and its gradient stay the same"
         ) from error
+
+
+def _open_board(out: Path) -> Any:
+    """Open the curves for TensorBoard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            "run.tensorboard needs tensorboard, which is not there; pip install tensorboard, or "
+            "set run.tensorboard=false (log.jsonl has the same numbers)"
+        ) from error
+    return SummaryWriter(str(out / "tensorboard"))
 
 
 def describe_run(job: Job, samples: Samples, sources: Sources) -> dict[str, Any]:

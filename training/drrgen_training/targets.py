@@ -49,7 +49,7 @@ from drrgen_training.model import make_tower
 from drrgen_training.pictures import PICTURE_VERSION, PackSettings, find_picture, make_square
 from drrgen_training.reports import TEMPLATE_VERSION, Template
 from drrgen_training.samples import Samples, name_picture
-from drrgen_training.volumes import VOLUME_VERSION, CTPlaces
+from drrgen_training.volumes import VOLUME_VERSION, CTPlaces, digest_ct
 
 EMBED_VERSION = 1  # rises whenever an embedding of the same encoder and input would change
 _META = b"drrgen_embedding"
@@ -258,25 +258,25 @@ def embed(
 
 def list_items(samples: Samples, modality: Modality, places: CTPlaces) -> list[Item]:
     """List what is to be embedded, each once."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, tuple[str, dict[str, Any]]] = {}  # what tells a change, and the payload
     match modality:
         case Modality.REPORT:
-            named = {row["text"]: samples.texts[n] for row, n in _zip_texts(samples)}
-            found = {key: {"text": text} for key, text in named.items()}
+            for row, n in _zip_texts(samples):
+                found[row["text"]] = "", {"text": samples.texts[n]}
         case Modality.CXR:
-            found = {
-                name_picture(row): {"path": str(find_picture(samples, row))} for row in samples.rows
-            }
+            for row in samples.rows:
+                path = {"path": str(find_picture(samples, row))}
+                found[name_picture(row)] = row["cxr_sha256"] or "", path
         case Modality.CT:
-            rows = [row for row in samples.volumes.rows if row["ct_ref"] is not None]
-            for row in rows:
-                told = places.told.get(PurePosixPath(row["ct_ref"]).name)
-                found[row["sample_id"]] = {
-                    "files": places.find(row).to_dict(), "told": told and told.to_dict()
-                }  # fmt: skip
+            for row in samples.volumes.rows:
+                if row["ct_ref"] is not None:
+                    told = places.told.get(PurePosixPath(row["ct_ref"]).name)
+                    scale = told and told.to_dict()
+                    payload = {"files": places.find(row).to_dict(), "told": scale}
+                    found[row["sample_id"]] = digest_facts([digest_ct(row), scale]), payload
     return [
-        Item(key=key, payload=payload, n_bytes=0, mtime_ns=0, facts=digest_facts(payload))
-        for key, payload in found.items()
+        Item(key=key, payload=payload, n_bytes=0, mtime_ns=0, facts=facts)
+        for key, (facts, payload) in found.items()
     ]
 
 

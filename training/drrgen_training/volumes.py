@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from jaxtyping import UInt8
 
 from drrgen.choices import CTFormat, HuSource
-from drrgen.errors import InputError, Reason, VolumeError
+from drrgen.errors import ConfigError, InputError, Reason, VolumeError
 from drrgen.io.listing import CTFiles
 from drrgen.io.told_scale import ToldScale, parse_told_scale, read_told
 from drrgen.io.volumes import read_ct
@@ -131,9 +131,14 @@ def describe_volumes(samples: Samples, places: CTPlaces, name: str) -> Content:
         name: Name of the encoder; its input must lie between 0 and 1.
 
     Raises:
-        ConfigError: No such encoder.
+        ConfigError: No such encoder, or one that is not for training.
     """
     encoder = cast("CTEncoder", make_ct_encoder(name))
+    if encoder.is_final:
+        raise ConfigError(
+            f"{name} is not trained and its input is large: embed the CT with it, once, by drrgen "
+            "embed --of ct; packing is for encoders that train, such as tiny3d"
+        )
 
     def read(i: int) -> UInt8[np.ndarray, "z y x"]:
         made = encoder.prepare(places.read(samples.rows[i]))[0]
