@@ -7,12 +7,14 @@ Virtual patients are a test article: what holds here is the machinery, and nothi
 """
 
 import argparse
+import csv
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections import defaultdict
 from pathlib import Path
 
@@ -38,13 +40,28 @@ def call(*words: object) -> None:
 def make_data(root: Path, options: argparse.Namespace) -> Path:
     """Make the cohort, its radiographs, and the pack; all of it is kept for the next run."""
     cohort, data = options.cohort or root / "COHORT", root / "DATASET"
-    tables = [w for t in ("reports", "labels", "metadata") for w in (f"--{t}", cohort / f"{t}.csv")]
+    tables = ["--reports", cohort / "reports.csv", "--labels", cohort / "labels.csv",
+              "--metadata", root / "metadata.csv"]  # fmt: skip
     if options.cohort is None:
         call("cohort", "--n", options.n, "--size", options.size, "--out", cohort, "-q")
+    write_splits(cohort / "metadata.csv", root / "metadata.csv")
     call("build", "--ct-dir", cohort / "ct", *tables, "--recipe", "virtual", "--out", data,
          "--view", "PA", "--size", options.picture, "--salt-file", SALT, "-q")  # fmt: skip
     call("pack", data, "--ct-dir", cohort / "ct", "--out", root / "PACK", "--size", 112, "-q")
     return data
+
+
+def write_splits(table: Path, to: Path) -> None:
+    """Give a third of the patients to the test and a tenth to development, by their names."""
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        share = zlib.crc32(row["patient"].encode()) / 2**32
+        row["split"] = "test" if share < 1 / 3 else "dev" if share < 1 / 3 + 0.1 else "train"
+    with to.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def align(root: Path, data: Path, seed: int, options: argparse.Namespace) -> list[Line]:
@@ -126,6 +143,7 @@ def main() -> None:
         options.n, options.seeds, options.epochs = 120, 1, 30
     with tempfile.TemporaryDirectory() as folder:
         root = options.root or Path(folder)
+        root.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
         data = make_data(root, options)
         lines = [align(root, data, seed, options) for seed in range(options.seeds)]

@@ -14,7 +14,7 @@ from drrgen_training.encoders import (
     make_report_encoder,
 )
 from drrgen_training.mobilenet import MobileNetV2
-from drrgen_training.reports import Template, make_text, name_text
+from drrgen_training.reports import Template, drop_sentences, make_text, name_text
 from torch import Tensor, nn
 from weights import TINY_CT, TINY_TEXT, make_state
 
@@ -215,4 +215,6 @@ def test_reports_become_text_by_named_rules() -> None:
     assert make_text(*both, Template.CTCLIP) == "Heart large.Effusion."
     assert make_text("Not given.", None, Template.SECTIONS) is None
     assert make_text("nan", "A.", Template.SECTIONS) == "A."
+    assert drop_sentences("A. B? C!", [False, True]) == "B?"
+    assert drop_sentences("A. B.", [False]) == "A. B."
     assert name_text("a") == name_text("a") != name_text("b")

@@ -17,7 +17,12 @@ from drrgen_training.pictures import (
 )
 from drrgen_training.samples import Samples, read_samples
 from drrgen_training.shards import Packed, read_head, write_shards
-from drrgen_training.volumes import CTPlaces, describe_volumes, find_places
+from drrgen_training.volumes import (
+    CTPlaces,
+    describe_volumes,
+    find_places,
+    shift_volumes,
+)
 from trainable import write_trainable
 
 from drrgen.errors import InputError, ManifestError, VolumeError
@@ -159,6 +164,19 @@ def test_packed_ct_are_what_the_encoder_prepares(
     made = content.read(3)
     assert made.shape == content.shape and made.max() > 150 > 50 > np.median(made)
     assert read_head(tmp_path, "volumes")["settings"]["encoder"] == "tiny3d"
+
+
+def test_shifted_ct_keep_their_voxels_and_take_in_air() -> None:
+    volumes = torch.full((40, 8, 10, 20), 9, dtype=torch.uint8)
+    made = shift_volumes(volumes, 0.25, torch.Generator().manual_seed(0))
+    assert torch.equal(made, shift_volumes(volumes, 0.25, torch.Generator().manual_seed(0)))
+    filled = [(each == 9).nonzero() for each in made]
+    spans = torch.stack([f.max(0).values - f.min(0).values + 1 for f in filled])
+    assert all(len(f) == span.prod() for f, span in zip(filled, spans, strict=True))  # still boxes
+    assert spans.min(0).values.tolist() == [6, 8, 15]  # up to a quarter of 8, 10 and 20 is lost
+    assert spans.max(0).values.tolist() == [8, 10, 20]
+    still = shift_volumes(volumes, 0.01, torch.Generator().manual_seed(0))
+    assert torch.equal(still, volumes)
 
 
 def test_a_ct_whose_place_or_scale_nobody_tells_is_told(root: Path, samples: Samples) -> None:

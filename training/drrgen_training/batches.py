@@ -16,14 +16,16 @@ from drrgen_training.encoders import ImageSpec
 from drrgen_training.losses import Identity, Modality
 from drrgen_training.model import TriModal
 from drrgen_training.pictures import Pictures, augment, open_pictures, shrink
+from drrgen_training.reports import drop_sentences
 from drrgen_training.samples import Samples, name_picture
 from drrgen_training.settings import CACHED, TrainSettings
 from drrgen_training.shards import ShardReader
 from drrgen_training.targets import Targets, read_targets
 from drrgen_training.volumes import KIND as VOLUMES
-from drrgen_training.volumes import digest_ct
+from drrgen_training.volumes import digest_ct, shift_volumes
 
 FILE_MARGIN = 1.15  # pictures that are not packed are read so much larger than the encoder's size
+_SENTENCES = 64  # whose fate is drawn
 _AHEAD = 2  # batches that are made ahead
 T = TypeVar("T")
 U = TypeVar("U")
@@ -151,6 +153,7 @@ class BatchMaker:
         if Modality.CT in towers:
             self._volumes = self._open_volumes(settings.model.ct, sources.pack)
         self._has_texts = Modality.REPORT in towers
+        self._trains_texts = Modality.REPORT in settings.model.train
         self._targets = {
             name: (targets, targets.find(self._name(name)))
             for name, targets in sources.targets.items()
@@ -170,16 +173,38 @@ class BatchMaker:
                 seen, size, crop=data.crop, brightness=data.brightness, contrast=data.contrast,
                 generator=generator,
             )  # fmt: skip
-        report = self.samples.report[rows]
-        texts = self.samples.texts
         return Batch(
             names=tuple(name_picture(self.samples.rows[i]) for i in rows),
             identity=self.make_identity(rows),
             pictures=pictures,
-            volumes=None if self._volumes is None else torch.from_numpy(self._volumes.read(rows)),
-            texts=tuple(texts[n] if n >= 0 else "" for n in report) if self._has_texts else (),
+            volumes=self._read_volumes(rows, generator),
+            texts=self._read_texts(rows, generator),
             targets={name: t.take(where[rows]) for name, (t, where) in self._targets.items()},
         )
+
+    def _read_volumes(
+        self, rows: Int64[np.ndarray, " b"], generator: torch.Generator | None
+    ) -> UInt8[Tensor, "b z y x"] | None:
+        """Read packed CT, where they are needed."""
+        if self._volumes is None:
+            return None
+        read = torch.from_numpy(self._volumes.read(rows))
+        share = self.settings.shift
+        return read if generator is None or not share else shift_volumes(read, share, generator)
+
+    def _read_texts(
+        self, rows: Int64[np.ndarray, " b"], generator: torch.Generator | None
+    ) -> tuple[str, ...]:
+        """Look up the texts of reports, where they are needed."""
+        if not self._has_texts:
+            return ()
+        numbers = self.samples.report[rows].tolist()
+        texts = tuple(self.samples.texts[n] if n >= 0 else "" for n in numbers)
+        share = self.settings.drop_sentences
+        if generator is None or not share or not self._trains_texts:
+            return texts
+        kept = torch.rand(len(texts), _SENTENCES, generator=generator) >= share
+        return tuple(map(drop_sentences, texts, kept.tolist()))
 
     def make_identity(self, rows: Int64[np.ndarray, " b"]) -> Identity:
         """Say who is who among some rows."""

@@ -2,10 +2,12 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 
 TEMPLATE_VERSION = 1  # rises whenever a text would change
 _NOT_GIVEN = re.compile(r"^\s*(not given\.?|nan)\s*$", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 class Template(StrEnum):
@@ -37,6 +39,22 @@ def make_text(findings: str | None, impression: str | None, template: Template) 
         case Template.CTCLIP:
             text = re.sub(r"[\"'()]", "", first + second)
     return text.strip() or None
+
+
+def drop_sentences(text: str, kept: Sequence[bool]) -> str:
+    """Leave sentences out, and if none were left all of them in.
+
+    Args:
+        text: A report.
+        kept: Whether a sentence stays, in turn; taken from the start again when it is used up.
+
+    Example:
+        >>> drop_sentences("No effusion. Large heart. Emphysema.", [True, False])
+        'No effusion. Emphysema.'
+    """
+    sentences = _SENTENCE_END.split(text)
+    left = [each for i, each in enumerate(sentences) if kept[i % len(kept)]]
+    return " ".join(left) or text
 
 
 def name_text(text: str) -> str:

@@ -77,10 +77,16 @@ class DataSettings:
     brightness: float = _key(0.1, "shift of the grey, up to so much either way")
     contrast: float = _key(0.2, "steepness of the grey, up to this share either way")
 
+    shift: float = _key(0.0, "packed CT are shifted at random by up to this share of each side")
+    drop_sentences: float = _key(
+        0.0, "share of a report's sentences left out at random, where its encoder is trained"
+    )
+
     def __post_init__(self) -> None:
         _check_numbers(self, {
             "batch": (2, 10**6), "dev_share": (0.01, 0.5), "crop": (0, 0.9),
-            "brightness": (0, 1), "contrast": (0, 0.9),
+            "brightness": (0, 1), "contrast": (0, 0.9), "shift": (0, 0.5),
+            "drop_sentences": (0, 0.9),
         })  # fmt: skip
 
 

@@ -10,7 +10,9 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from jaxtyping import UInt8
+from torch import Tensor
 
 from drrgen.choices import CTFormat, HuSource
 from drrgen.errors import ConfigError, InputError, Reason, VolumeError
@@ -152,6 +154,27 @@ def describe_volumes(samples: Samples, places: CTPlaces, name: str) -> Content:
         read=read,
         settings={"encoder": name, "version": VOLUME_VERSION},
     )
+
+
+def shift_volumes(
+    volumes: UInt8[Tensor, "b z y x"], share: float, generator: torch.Generator
+) -> UInt8[Tensor, "b z y x"]:
+    """Shift each CT along its axes by whole voxels; what comes in is air.
+
+    Args:
+        volumes: A batch.
+        share: Up to this share of each side, either way.
+        generator: Source of chance.
+    """
+    sides = torch.tensor(volumes.shape[1:])
+    most = (sides * share).long()
+    drawn = torch.rand(len(volumes), 3, generator=generator) * (2 * most + 1)
+    out = torch.zeros_like(volumes)
+    for to, source, shift in zip(out, volumes, (drawn.long() - most).tolist(), strict=True):
+        taken = tuple(slice(max(0, -n), min(0, -n) or None) for n in shift)
+        there = tuple(slice(max(0, n), min(0, n) or None) for n in shift)
+        to[there] = source[taken]
+    return out
 
 
 def digest_ct(row: Mapping[str, Any]) -> str:
