@@ -53,7 +53,7 @@ class CTFiles:
         """Describe it in text, whole numbers, lists and None, so that JSON holds it exactly."""
         return asdict(self) | {
             "ct_format": self.ct_format.value,
-            "paths": list(map(str, self.paths)),
+            "paths": [str(path.absolute()) for path in self.paths],
             "rank": list(map(repr, self.rank)),  # JSON has no infinity
             "warnings": list(self.warnings),
         }

@@ -43,7 +43,10 @@ class RadiographFile:
 
     def to_dict(self) -> dict[str, Any]:
         """Describe it in text, whole numbers and None, so that JSON holds it exactly."""
-        return asdict(self) | {"path": str(self.path), "is_dicom": int(self.is_dicom)}
+        return asdict(self) | {
+            "path": str(self.path.absolute()),
+            "is_dicom": int(self.is_dicom),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "RadiographFile":

@@ -48,8 +48,8 @@ class MaskFiles:
     def to_dict(self) -> dict[str, Any]:
         """Describe it in text, whole numbers, lists and None, so that JSON holds it exactly."""
         return asdict(self) | {
-            "paths": list(map(str, self.paths)),
-            "table": str(self.table) if self.table else None,
+            "paths": [str(path.absolute()) for path in self.paths],
+            "table": str(self.table.absolute()) if self.table else None,
         }
 
     @classmethod

@@ -11,14 +11,17 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from drrgen.io.atomic import write_bytes
 from drrgen.io.stores import Place, list_files
 from drrgen.jobs.plan import find_private
+from drrgen.jobs.shards import holds
 
+_EVENT = {"time": int | float, "event": str}
+_ITEM = {"key": str, "status": str, "host": str}
 PIECE_S = 30.0  # how much time a piece in a store covers
 
 
@@ -68,11 +71,11 @@ def log_events(out: Place) -> Iterator[EventLog]:
 
 
 def read_events(out: Place) -> Iterator[dict[str, Any]]:
-    """Read all events of an output, run by run; a line that was cut off is passed over."""
+    """Read all events of an output, run by run; a line that is broken is passed over."""
     folder = find_private(out) / "events"
     for path in list_files(folder, "*.jsonl"):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+        for line in path.read_bytes().splitlines():
+            with suppress(ValueError):
+                event = json.loads(line)
+                if holds(event, _EVENT) and (event["event"] != "item" or holds(event, _ITEM)):
+                    yield event

@@ -15,12 +15,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from drrgen.errors import ManifestError
+from drrgen.errors import InputError, ManifestError
 from drrgen.io.atomic import write_bytes
 from drrgen.io.stores import Place, remove_tree
 from drrgen.jobs.task import Identity, Item
@@ -35,6 +35,7 @@ _SCHEMA = pa.schema(
         ("facts", pa.string()),
         ("listed", pa.bool_()),
         ("payload", pa.string()),
+        ("payload_digest", pa.string()),
     ]
 )
 
@@ -65,7 +66,7 @@ def write_plan(
     *,
     fingerprint: str,
     part_size: int,
-    homes: Mapping[str, int],
+    homes: Mapping[int, Mapping[str, Identity]],
     keep_others: bool = False,
 ) -> PlanHead:
     """Plan items: known ones stay in their part, new ones come into new parts.
@@ -75,7 +76,7 @@ def write_plan(
         items: All items, or those to add; taken one by one, in the order that new parts get.
         fingerprint: Digest of the settings.
         part_size: Items in a new part.
-        homes: Parts of items that are done already, by key: what rebuilds a plan that was lost.
+        homes: Items that are done already, by part and key: what rebuilds a plan that was lost.
         keep_others: Items that are not among these stay listed.
 
     Raises:
@@ -92,24 +93,34 @@ def write_plan(
     return head
 
 
+class _Known(NamedTuple):
+    """What a plan says of an item; the digest is of its payload, which tells where it lies."""
+
+    identity: Identity
+    listed: bool
+    digest: str
+
+
 class _Planner:
     """Sorts items into parts, one at a time; holds of each no more than its identity."""
 
     def __init__(
-        self, out: Place, head: PlanHead | None, part_size: int, homes: Mapping[str, int]
+        self,
+        out: Place,
+        head: PlanHead | None,
+        part_size: int,
+        homes: Mapping[int, Mapping[str, Identity]],
     ) -> None:
         self.out, self.part_size = out, part_size
         if head is None:
             remove_plan(out)  # what a killed planning left
-        planned = range(head.parts) if head else range(0)
+            _write_homes(out, homes)
+        self.parts = head.parts if head else max(homes, default=-1) + 1
         self.known = {
-            key: (part, identity, listed)
-            for part in planned
-            for key, (identity, listed) in read_identities(out, part).items()
+            key: (part, known)
+            for part in range(self.parts)
+            for key, known in _read_known(out, part).items()
         }
-        self.homes = homes if head is None else {}
-        self.parts = head.parts if head else max(self.homes.values(), default=-1) + 1
-        self.rebuilt: dict[int, list[Item]] = {p: [] for p in range(self.parts) if head is None}
         self.changed: dict[int, dict[str, Item]] = defaultdict(dict)
         self.fresh: list[Item] = []
         self.seen: set[str] = set()
@@ -125,11 +136,9 @@ class _Planner:
             raise ManifestError(f"two items have the key {item.key}; is one CT there twice?")
         self.seen.add(item.key)
         if item.key in self.known:
-            part, identity, listed = self.known[item.key]
-            if identity != item.identity or not listed:
+            part, known = self.known[item.key]
+            if known != _Known(item.identity, True, digest_facts(item.payload)):
                 self.changed[part][item.key] = item
-        elif item.key in self.homes:
-            self.rebuilt[self.homes[item.key]].append(item)
         else:
             self.fresh.append(item)
             if len(self.fresh) == self.part_size:
@@ -141,13 +150,11 @@ class _Planner:
             self._write_fresh()
         unlisted: dict[int, set[str]] = defaultdict(set)
         if not keep_others:
-            for key, (part, _, listed) in self.known.items():
-                if listed and key not in self.seen:
+            for key, (part, known) in self.known.items():
+                if known.listed and key not in self.seen:
                     unlisted[part].add(key)
         for part in sorted(self.changed.keys() | unlisted.keys()):
             _update(self.out, part, self.changed[part], unlisted[part])
-        for part, items in self.rebuilt.items():
-            _write(self.out, part, [(item, True) for item in items])
 
     def _write_fresh(self) -> None:
         """Write a new part."""
@@ -157,8 +164,17 @@ class _Planner:
 
 
 def find_private(out: Place) -> Place:
-    """Name the folder beside an output that holds what must not be shared."""
-    whole = out.absolute()
+    """Name the folder beside an output that holds what must not be shared.
+
+    Raises:
+        InputError: The output is the root of a store or of a disk.
+    """
+    whole = out.resolve() if isinstance(out, Path) and ".." in out.parts else out.absolute()
+    if not whole.name:
+        raise InputError(
+            f"{out} has nothing beside it, and what must not be shared lies beside an output; give "
+            "a folder in it"
+        )
     return whole.parent / f"{whole.name}.private"
 
 
@@ -182,11 +198,14 @@ def read_head(out: Place) -> PlanHead | None:
     """
     path = find_plan(out) / "plan.json"
     try:
-        return PlanHead(**json.loads(path.read_bytes()))
+        head = PlanHead(**json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
         raise _broken(path) from error
+    if not (isinstance(head.fingerprint, str) and isinstance(head.parts, int)):
+        raise _broken(path)
+    return head
 
 
 def read_identities(out: Place, part: int) -> dict[str, tuple[Identity, bool]]:
@@ -196,9 +215,7 @@ def read_identities(out: Place, part: int) -> dict[str, tuple[Identity, bool]]:
         ManifestError: The part is broken.
     """
     rows = _read(out, part, ["key", "n_bytes", "mtime_ns", "facts", "listed"])
-    return {
-        row["key"]: ((row["n_bytes"], row["mtime_ns"], row["facts"]), row["listed"]) for row in rows
-    }
+    return {row["key"]: (_find_identity(row), row["listed"]) for row in rows}
 
 
 def read_items(out: Place, part: int, keys: Set[str]) -> list[Item]:
@@ -220,6 +237,26 @@ def digest_facts(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def _read_known(out: Place, part: int) -> dict[str, _Known]:
+    """Read what the plan says of the items of a part."""
+    rows = _read(out, part, [name for name in _SCHEMA.names if name != "payload"])
+    return {
+        row["key"]: _Known(_find_identity(row), row["listed"], row["payload_digest"])
+        for row in rows
+    }
+
+
+def _write_homes(out: Place, homes: Mapping[int, Mapping[str, Identity]]) -> None:
+    """Write the parts of a plan that was lost, as far as is known what was done."""
+    for part in range(max(homes, default=-1) + 1):
+        members = homes.get(part, {})
+        items = [
+            Item(key=key, payload=None, n_bytes=n_bytes, mtime_ns=mtime_ns, facts=facts)
+            for key, (n_bytes, mtime_ns, facts) in members.items()
+        ]
+        _write(out, part, [(item, False) for item in items])
+
+
 def _write(out: Place, part: int, items: Iterable[tuple[Item, bool]]) -> None:
     """Write the items of a part, each with whether it is listed now."""
     rows = [
@@ -230,6 +267,7 @@ def _write(out: Place, part: int, items: Iterable[tuple[Item, bool]]) -> None:
             "facts": item.facts,
             "listed": listed,
             "payload": json.dumps(item.payload),
+            "payload_digest": digest_facts(item.payload),
         }
         for item, listed in items
     ]
@@ -251,11 +289,18 @@ def _update(out: Place, part: int, changed: Mapping[str, Item], unlisted: Set[st
 def _read(out: Place, part: int, columns: list[str] | None) -> Iterator[dict[str, Any]]:
     """Read the rows of a part."""
     path = _name(out, part)
+    names = columns or _SCHEMA.names
     try:
-        table = pq.read_table(io.BytesIO(path.read_bytes()), columns=columns)
-    except (OSError, pa.ArrowInvalid) as error:
+        table = pq.read_table(io.BytesIO(path.read_bytes()), columns=names).select(names)
+        table = table.cast(pa.schema([_SCHEMA.field(name) for name in names]))
+    except (OSError, KeyError, pa.ArrowException) as error:
         raise _broken(path) from error
     yield from table.to_pylist()
+
+
+def _find_identity(row: Mapping[str, Any]) -> Identity:
+    """Take from a row what tells a change of its item."""
+    return row["n_bytes"], row["mtime_ns"], row["facts"]
 
 
 def _make_item(row: dict[str, Any]) -> Item:

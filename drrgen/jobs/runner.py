@@ -27,6 +27,7 @@ from drrgen.jobs.plan import (
     write_plan,
 )
 from drrgen.jobs.shards import (
+    check_ours,
     find_journal,
     find_numbers,
     read_marker,
@@ -246,24 +247,55 @@ def _plan(
 ) -> None:  # fmt: skip
     """Write the plan; the output is locked."""
     if overwrite:
+        if read_head(out) is None:
+            check_ours(out)
         remove_plan(out)
         remove_output(out)
     check_settings(task, out)
-    homes: dict[str, int] = {}
-    if read_head(out) is None:
-        homes = {
-            key: part
-            for part in find_numbers(out)
-            for key in (read_stats(out, part) or {"items": {}})["items"]
-        }
+    homes = {} if read_head(out) else {part: _find_homes(out, part) for part in find_numbers(out)}
     write_plan(
         out,
-        items,
+        _list_additions(task, items, out) if keep_others else items,
         fingerprint=task.fingerprint,
         part_size=part_size,
         homes=homes,
         keep_others=keep_others,
     )
+
+
+def _find_homes(out: Place, part: int) -> dict[str, Identity]:
+    """Read from its marker what belongs to a part."""
+    items = (read_stats(out, part) or {"items": {}})["items"]
+    return {key: tuple(record["identity"]) for key, record in items.items()}
+
+
+def _list_additions(task: Task, items: Iterable[Item], out: Place) -> Iterator[Item]:
+    """List what is not there yet, for what is there stays as it is.
+
+    Raises:
+        ManifestError: An item has the key of one that is there, and is another.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    planned: dict[str, Identity] = {}
+    head = read_head(out)
+    for part in {*find_numbers(out), *range(head.parts if head else 0)}:
+        records |= _read_records(out, part, read_marker(out, part))
+    for part in range(head.parts if head else 0):
+        planned |= {key: identity for key, (identity, _) in read_identities(out, part).items()}
+    for item in items:
+        record = records.get(item.key)
+        there = record["identity"] if record else planned.get(item.key)
+        if there is None:
+            yield item
+        elif list(there[:2]) != list(item.identity[:2]) and (
+            not record or not record["digest"] or task.digest(item) != record["digest"]
+        ):
+            raise ManifestError(
+                f"{item.key} is there already, and what is to be added is another of the same "
+                "name; rename it, or change what is there with the command that made it"
+            )
+        elif not record or record["status"] == Status.FAILED:
+            yield item
 
 
 def _count_parts(out: Place) -> int:
@@ -341,7 +373,9 @@ def _run_parts(task: Task, out: Place, parts: list[int], means: Means) -> Iterat
 
 def _finish(task: Task, out: Place, part: int, events: EventLog) -> None:
     """Write a part whose items are all done."""
-    write_part(out, part, read_outcomes(out, part), task)
+    planned = read_identities(out, part)
+    outcomes = read_outcomes(out, part)  # some perhaps of a plan that was lost
+    write_part(out, part, {key: o for key, o in outcomes.items() if key in planned}, task)
     events.tell("part", part=part)
 
 
@@ -370,7 +404,7 @@ def _survey(task: Task, out: Place, parts: list[int], means: Means) -> _Survey:
             todo[part] = open_keys
             traces = list_files(find_journal(out, part), "*.trace")
             suspects |= {path.stem for path in traces} & open_keys
-        elif planned and (marker is None or _has_journal(out, part)):
+        elif _has_journal(out, part) or (planned and marker is None):
             unwritten.append(part)
     return _Survey(todo=todo, suspects=suspects, kept=kept, unwritten=tuple(unwritten))
 

@@ -17,8 +17,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from dataclasses import fields as fields_of
 from importlib.metadata import version
 from pathlib import Path
+from re import fullmatch
+from types import UnionType
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -30,6 +33,15 @@ from drrgen.jobs.task import Identity, Task
 from drrgen.manifest import SCHEMA_VERSION, Row
 
 _PREFIX, _MARKER = "part-", ".stats.json"
+_STATS = {
+    "fingerprint": str, "sha256": str, "rows": int, "status": dict, "reason": dict, "items": dict,
+}  # fmt: skip
+_RECORD = {
+    "status": str, "identity": list, "digest": str, "files": dict, "seconds": int | float,
+    "host": str,
+}  # fmt: skip
+_OUTCOME = {"rows": list, "identity": list, "files": dict, "seconds": int | float, "host": str}
+_FOLDERS = ("images", "gallery", "manifest")
 IGNORED = "ignored"  # status of an item that turned out to be no work
 
 
@@ -84,18 +96,32 @@ def name_part(number: int) -> str:
 
 def find_numbers(out: Place) -> list[int]:
     """Find the numbers of all parts that have a marker."""
-    markers = list_files(out / "manifest", f"{_PREFIX}*{_MARKER}")
-    return sorted(int(path.name.removeprefix(_PREFIX).removesuffix(_MARKER)) for path in markers)
+    names = [path.name for path in list_files(out / "manifest", f"{_PREFIX}*{_MARKER}")]
+    numbers = [name.removeprefix(_PREFIX).removesuffix(_MARKER) for name in names]
+    return sorted(int(number) for number in numbers if fullmatch("[0-9]{5,9}", number))
 
 
 def read_stats(out: Place, number: int) -> dict[str, Any] | None:
     """Read the marker of a part as it stands; None where there is none that can be read."""
+    return read_stats_file(out / "manifest" / f"{name_part(number)}{_MARKER}")
+
+
+def read_stats_file(path: Place) -> dict[str, Any] | None:
+    """Read a marker by its name; None where it is no marker."""
     try:
-        path = out / "manifest" / f"{name_part(number)}{_MARKER}"
         stats: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    return stats
+    if not holds(stats, _STATS) or not all(holds(x, _RECORD) for x in stats["items"].values()):
+        return None
+    return stats if all(len(x["identity"]) == 3 for x in stats["items"].values()) else None
+
+
+def holds(value: object, kinds: Mapping[str, type | UnionType]) -> bool:
+    """Say whether what was read of JSON is an object with some fields of these kinds."""
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), kind) for name, kind in kinds.items()
+    )
 
 
 def read_marker(out: Place, number: int) -> dict[str, Any] | None:
@@ -105,7 +131,7 @@ def read_marker(out: Place, number: int) -> dict[str, Any] | None:
         found = digest_file(out / "manifest" / f"{name_part(number)}.parquet")
     except OSError:
         return None
-    return marker if marker is not None and marker.get("sha256") == found else None
+    return marker if marker is not None and marker["sha256"] == found else None
 
 
 def write_stats(out: Place, number: int, stats: Mapping[str, Any]) -> None:
@@ -130,9 +156,10 @@ def write_part(out: Place, number: int, fresh: Mapping[str, Outcome], task: Task
         old = {key: item for key, item in marker["items"].items() if key not in fresh}
         _remove_stale(out, marker["items"], fresh)
         items |= old
-        if old:
-            table = pq.read_table(io.BytesIO(path.read_bytes())).to_pylist()
-            rows += [row for row in table if row["sample_id"] in old]
+        kept = _read_outcomes_of(path, old) if old else {}
+        for key, outcome in kept.items():  # their input may be gone: the journal holds all now
+            write_outcome(out, number, key, outcome)
+            rows += outcome.rows
     buffer = io.BytesIO()
     pq.write_table(task.to_table(rows), buffer, compression="zstd", row_group_size=2**30)
     data = buffer.getvalue()
@@ -148,11 +175,29 @@ def write_part(out: Place, number: int, fresh: Mapping[str, Outcome], task: Task
         "drrgen": version("drrgen"),
         "python": platform.python_version(),
     }
-    # Without its marker the old part is no part; the journal still holds what is fresh.
+    # Without its marker the old part is no part; the journal holds all that it held.
     path.with_name(f"{name_part(number)}{_MARKER}").unlink(missing_ok=True)
     write_bytes(path, data)
     write_stats(out, number, stats)
     remove_tree(find_journal(out, number))
+
+
+def _read_outcomes_of(path: Place, items: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Read from a part, as its marker tells of them, what became of some items."""
+    rows: dict[str, list[Row]] = {key: [] for key in items}
+    for row in pq.read_table(io.BytesIO(path.read_bytes())).to_pylist():
+        if row["sample_id"] in rows:
+            rows[row["sample_id"]].append(row)
+    return {
+        key: Outcome(
+            rows=rows[key],
+            identity=tuple(item["identity"]),
+            files=item["files"],
+            seconds=item["seconds"],
+            host=item["host"],
+        )
+        for key, item in items.items()
+    }
 
 
 def _remove_stale(out: Place, before: Mapping[str, Any], fresh: Mapping[str, Outcome]) -> None:
@@ -171,15 +216,25 @@ def write_outcome(out: Place, number: int, key: str, outcome: Outcome) -> None:
 
 
 def read_outcomes(out: Place, number: int) -> dict[str, Outcome]:
-    """Read what is finished of a part that is not whole yet."""
+    """Read what is finished of a part that is not whole yet; a broken outcome is none."""
     found = {}
     for path in list_files(find_journal(out, number), "*.json"):
-        try:
+        with suppress(OSError, ValueError):  # gone, if another one has just written the part
             fields = json.loads(path.read_bytes())
-            found[path.stem] = Outcome(**fields | {"identity": tuple(fields["identity"])})
-        except (ValueError, TypeError, KeyError):
-            path.unlink()
+            if _is_outcome(fields):
+                found[path.stem] = Outcome(**fields | {"identity": tuple(fields["identity"])})
     return found
+
+
+def _is_outcome(fields: Any) -> bool:
+    """Say whether what a journal holds is what ``write_outcome`` wrote."""
+    names = {field.name for field in fields_of(Outcome)}
+    return (
+        holds(fields, _OUTCOME)
+        and fields.keys() == names
+        and len(fields["identity"]) == 3
+        and all(holds(row, {"sample_id": str, "status": str}) for row in fields["rows"])
+    )
 
 
 def find_trace(out: Place, number: int, key: str) -> Place:
@@ -235,9 +290,24 @@ def write_summary(out: Place, fingerprint: str, numbers: Sequence[int]) -> None:
             (out / "manifest" / ".open").rmdir()
 
 
+def check_ours(out: Place) -> None:
+    """See that what starting anew takes away was made by drrgen.
+
+    Raises:
+        ManifestError: There are such folders, and nothing says that they are drrgen's.
+    """
+    there = [name for name in _FOLDERS if (out / name).exists()]
+    ours = list_files(out / "manifest", f"{_PREFIX}*") or (out / "manifest" / ".open").exists()
+    if there and not ours and not (out / "manifest.json").exists():
+        raise ManifestError(
+            f"{out} holds {' and '.join(there)}, and no data set of drrgen that --overwrite could "
+            "take away; give another output folder, or leave --overwrite out"
+        )
+
+
 def remove_output(out: Place) -> None:
-    """Remove what earlier runs wrote, and nothing else."""
+    """Remove what earlier runs wrote, and nothing else; what says that it is ours goes last."""
     for name in ("manifest.json", "recipe.toml", "contact-sheet.png"):
         (out / name).unlink(missing_ok=True)
-    for name in ("manifest", "images", "gallery"):
+    for name in _FOLDERS:
         remove_tree(out / name)

@@ -20,7 +20,7 @@ class Standing:
     """How an output stands, in items.
 
     Attributes:
-        planned: Items of the plan.
+        planned: Items of the plan whose input was there when it was written.
         done: How many have each status; ``failed`` ones are tried again by the next run.
         reasons: How often each reason was given in what is finished.
         in_work: Items in work, or in work when their process died.
@@ -61,9 +61,10 @@ def read_standing(out: Place) -> Standing:
     if head is None:
         raise ManifestError(f"there is no plan for {out} in {find_plan(out)}; nothing was begun")
     done, reasons = Counter[str](), Counter[str]()
-    in_work = parts = 0
+    in_work = parts = n_planned = 0
     for part in range(head.parts):
         planned = {key for key, (_, listed) in read_identities(out, part).items() if listed}
+        n_planned += len(planned)
         stats = read_stats(out, part)
         parts += stats is not None
         records = _read_records(out, part, stats)
@@ -71,9 +72,9 @@ def read_standing(out: Place) -> Standing:
         reasons.update(why for key, (_, why) in records.items() if key in planned and why)
         in_work += len(list_files(find_journal(out, part), "*.trace"))
     pace = _find_pace(read_events(out))
-    left = head.items - sum(done.values())
+    left = n_planned - sum(done.values())
     return Standing(
-        planned=head.items,
+        planned=n_planned,
         done=dict(done),
         reasons=dict(reasons),
         in_work=in_work,

@@ -5,7 +5,6 @@ pixel lie in the output (``config.toml``), how the work is done is said anew by 
 """
 
 import dataclasses
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -49,6 +48,7 @@ from drrgen_pipelines.projection import find_setup
 from drrgen_pipelines.pseudonyms import keyed_hash, read_salt
 from drrgen_pipelines.recipe import Recipe, make_recipe
 from drrgen_pipelines.recipe import to_toml as recipe_to_toml
+from drrgen_pipelines.rows import read_summary
 from drrgen_pipelines.sources import Sources
 from drrgen_pipelines.task import RenderTask, make_item
 
@@ -323,10 +323,7 @@ def read_totals(out: Place) -> Totals:
     Raises:
         ManifestError: There is no finished manifest.
     """
-    try:
-        summary = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{out} holds no finished manifest; run drrgen render first") from error
+    summary = read_summary(out)
     status = summary["status"]
     return Totals(
         out=out,

@@ -19,8 +19,9 @@ from drrgen.choices import Split, View
 from drrgen.errors import ManifestError, Reason, Status, status_of
 from drrgen.io.atomic import digest_file
 from drrgen.io.stores import Place, list_files, list_names
-from drrgen.jobs.shards import name_part, read_marker
+from drrgen.jobs.shards import read_stats_file
 from drrgen.manifest import KEY, SCHEMA
+from drrgen_pipelines.rows import read_summary
 
 EXAMPLES = 5
 PATH_COLUMNS = ("cxr_path", "mask_path", "bone_path", "soft_path", "line_integral_path")
@@ -118,11 +119,7 @@ def _find(severity: Severity, code: str, text: str, where: Iterable[object]) -> 
 
 def _check_parts(out: Place) -> tuple[dict[str, tuple[pa.Table, dict[str, str]]], list[Finding]]:
     """Read the parts that can be read, with the digests of their files."""
-    try:
-        summary = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-        listed = {part["name"]: part["sha256"] for part in summary["parts"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ManifestError(f"{out} holds no finished manifest; run drrgen render first") from error
+    listed = {part["name"]: part["sha256"] for part in read_summary(out)["parts"]}
     on_disk = {path.name for path in list_files(out / "manifest", "*.parquet")}
     findings = _find(
         Severity.ERROR, "part_missing", "parts in manifest.json that are not there",
@@ -134,12 +131,12 @@ def _check_parts(out: Place) -> tuple[dict[str, tuple[pa.Table, dict[str, str]]]
     )  # fmt: skip
     parts, broken, foreign = {}, [], []
     for name in sorted(listed.keys() & on_disk):
-        number = int(name.removeprefix(name_part(0)[:-5]).removesuffix(".parquet"))
-        marker = read_marker(out, number)
-        if marker is None or marker["sha256"] != listed[name]:
+        path = out / "manifest" / name
+        marker = read_stats_file(path.with_suffix(".stats.json"))
+        if marker is None or not marker["sha256"] == listed[name] == digest_file(path):
             broken.append(name)
             continue
-        with (out / "manifest" / name).open("rb") as file:
+        with path.open("rb") as file:
             table = pq.read_table(file)
         if not table.schema.equals(SCHEMA):
             foreign.append(name)

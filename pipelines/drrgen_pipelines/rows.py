@@ -12,7 +12,11 @@ import numpy as np
 from drrgen.errors import ManifestError
 from drrgen.io.atomic import digest_file
 from drrgen.io.stores import Place
+from drrgen.jobs.shards import holds, read_stats_file
 from drrgen.manifest import Row, read_rows
+
+_SUMMARY = {"fingerprint": str, "parts": list, "status": dict, "reason": dict}
+_PART = {"name": str, "rows": int, "sha256": str}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +39,14 @@ def read_summary(out: Place) -> dict[str, Any]:
         ManifestError: There is no finished manifest.
     """
     try:
-        summary: dict[str, Any] = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        summary: dict[str, Any] = json.loads((out / "manifest.json").read_bytes())
     except (OSError, ValueError) as error:
         raise ManifestError(f"{out} holds no finished manifest; run drrgen render first") from error
+    if not holds(summary, _SUMMARY) or not all(holds(part, _PART) for part in summary["parts"]):
+        raise ManifestError(
+            f"{out / 'manifest.json'} is no summary of a manifest; run the command that made the "
+            "data set again, which writes it anew"
+        )
     return summary
 
 
@@ -54,9 +63,11 @@ def read_parts(out: Place) -> Iterator[Part]:
         path = out / "manifest" / PurePosixPath(listed["name"]).name
         try:
             found = digest_file(path)
-            marker = json.loads(path.with_suffix(".stats.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ManifestError(f"{path} is not whole; run drrgen render again") from error
+        except OSError as error:
+            raise _broken(path) from error
+        marker = read_stats_file(path.with_suffix(".stats.json"))
+        if marker is None:
+            raise _broken(path)
         if found != listed["sha256"]:
             raise ManifestError(
                 f"{path} has the digest {found[:12]}, wanted {listed['sha256'][:12]} as in "
@@ -64,6 +75,11 @@ def read_parts(out: Place) -> Iterator[Part]:
             )
         digests = {n: d for item in marker["items"].values() for n, d in item["files"].items()}
         yield Part(rows=read_rows(path), digests=digests)
+
+
+def _broken(path: Place) -> ManifestError:
+    """Say that a part, or its marker, cannot be read."""
+    return ManifestError(f"{path} is not whole; run drrgen render again")
 
 
 def find_file(out: Place, name: str) -> Place:

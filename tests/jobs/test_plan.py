@@ -1,9 +1,13 @@
+import dataclasses
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from toys import make_items
 
-from drrgen.errors import ManifestError
+from drrgen.errors import InputError, ManifestError
+from drrgen.io.stores import open_place
 from drrgen.jobs.plan import (
     PlanHead,
     choose_part_size,
@@ -92,7 +96,9 @@ def test_a_changed_item_is_changed_in_the_plan(tmp_path: Path) -> None:
 
 def test_a_lost_plan_is_made_anew_around_the_parts_that_are_there(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    make_plan(out, [*ITEMS, *make_items(e="5")], homes={"d": 0, "a": 2})
+    make_plan(out, [*ITEMS, *make_items(e="5")], homes={
+        0: {"d": ITEMS[3].identity}, 2: {"a": ITEMS[0].identity},
+    })  # fmt: skip
     assert read_keys(out) == [["d"], [], ["a"], ["b", "c", "e"]]
 
 
@@ -133,3 +139,47 @@ def test_parts_grow_with_the_output_so_that_their_number_does_not(n_items: int, 
 def test_facts_tell_any_difference_and_not_the_order_of_keys() -> None:
     assert digest_facts({"a": 1, "b": None}) == digest_facts({"b": None, "a": 1})
     assert digest_facts({"a": 1}) != digest_facts({"a": "1"})
+
+
+def test_an_item_that_lies_elsewhere_now_is_sought_there(tmp_path: Path) -> None:
+    moved = dataclasses.replace(ITEMS[1], payload="elsewhere")
+    make_plan(tmp_path / "out", ITEMS)
+    make_plan(tmp_path / "out", [ITEMS[0], moved])
+    assert read_items(tmp_path / "out", 0, {"b"}) == [moved]
+
+
+def test_a_lost_plan_keeps_what_this_listing_leaves_out(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    homes = {0: {item.key: item.identity for item in ITEMS}}
+    make_plan(out, ITEMS[:1], homes=homes)
+    make_plan(out, ITEMS)
+    assert read_keys(out) == [["a", "b", "c", "d"]]
+    assert read_items(out, 0, {"d"}) == [ITEMS[3]]
+
+
+@pytest.mark.parametrize("text", ['{"fingerprint": "toy", "items": 1, "parts": "1"}', "7"])
+def test_a_plan_of_wrong_types_says_what_to_do(tmp_path: Path, text: str) -> None:
+    make_plan(tmp_path / "out", ITEMS)
+    (find_plan(tmp_path / "out") / "plan.json").write_text(text)
+    with pytest.raises(ManifestError, match="remove its folder"):
+        read_head(tmp_path / "out")
+
+
+def test_a_part_of_the_plan_that_is_another_table_says_what_to_do(tmp_path: Path) -> None:
+    make_plan(tmp_path / "out", ITEMS)
+    pq.write_table(pa.table({"key": [1]}), find_plan(tmp_path / "out") / "part-00000.parquet")
+    with pytest.raises(ManifestError, match="remove its folder"):
+        read_identities(tmp_path / "out", 0)
+
+
+@pytest.mark.parametrize("out", ["here/../there", "there/deep/.."])
+def test_what_is_private_lies_beside_the_output_however_that_is_written(
+    tmp_path: Path, out: str
+) -> None:
+    assert find_private(tmp_path / out) == tmp_path / "there.private"
+
+
+@pytest.mark.parametrize("out", ["/", "memory://", "s3://bucket"])
+def test_an_output_that_has_nothing_beside_it_is_wrong_usage(out: str) -> None:
+    with pytest.raises(InputError, match="give a folder in it"):
+        find_private(open_place(out))

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -139,6 +140,74 @@ def test_other_settings_are_refused_and_overwrite_starts_anew(tmp_path: Path) ->
     assert [p.name for p in (tmp_path / "images").iterdir()] == ["a.txt"]
 
 
+def test_starting_anew_takes_nothing_away_that_is_not_ours(tmp_path: Path) -> None:
+    theirs = tmp_path / "images" / "thesis.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("years of work")
+    with pytest.raises(ManifestError, match="no data set of drrgen"):
+        do(tmp_path, ITEMS[:1], overwrite=True)
+    assert theirs.read_text() == "years of work"
+
+
+def test_starting_anew_goes_on_where_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do(tmp_path, ITEMS[:4])
+    before = read_bytes(tmp_path)
+    removed = []
+
+    def die(folder: Path) -> None:
+        removed.append(folder)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("drrgen.jobs.shards.remove_tree", die)
+        with pytest.raises(KeyboardInterrupt):
+            do(tmp_path, ITEMS[:4], overwrite=True)
+    assert removed == [tmp_path / "images"]
+    do(tmp_path, ITEMS[:4], overwrite=True)
+    assert read_bytes(tmp_path) == before
+
+
+def test_an_addition_of_the_same_name_is_refused_and_a_copy_of_what_is_there_is_kept(
+    tmp_path: Path,
+) -> None:
+    do(tmp_path, ITEMS[:1])
+    before = read_bytes(tmp_path)
+    (same,) = make_items(a="1")
+    touched = dataclasses.replace(same, mtime_ns=2, facts="of other tables")
+    do(tmp_path, [touched], keep_others=True)
+    assert read_bytes(tmp_path) == before
+    with pytest.raises(ManifestError, match="another of the same name"):
+        do(tmp_path, make_items(a="other"), keep_others=True)
+    assert read_bytes(tmp_path) == before
+
+
+def test_a_lost_plan_and_an_addition_double_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    do(out, ITEMS[:3])
+    shutil.rmtree(tmp_path / "out.private")
+    do(out, ITEMS[4:5], keep_others=True)
+    last = do(out, ITEMS[:5])
+    assert last == Progress(done=1, total=1, kept=4, refused=0, failed=0)
+    assert read_outcomes(out) == {key: OUTCOMES[key] for key in "abce"}
+    rows = [pq.read_metadata(part).num_rows for part in (out / "manifest").glob("*.parquet")]
+    assert sum(rows) == 4
+
+
+def test_a_journal_of_a_plan_that_was_lost_doubles_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    steps = run(ToyTask(out), ITEMS[:3], out, part_size=2)
+    next(steps)
+    next(steps)
+    steps.close()  # type: ignore[attr-defined]
+    shutil.rmtree(tmp_path / "out.private")
+    list(run(ToyTask(out), make_items(x="8", y="9") + ITEMS[:3], out, part_size=2))
+    keys = [row["sample_id"] for part in sorted((out / "manifest").glob("*.parquet"))
+            for row in pq.read_table(part).to_pylist()]  # fmt: skip
+    assert sorted(keys) == ["a", "b", "c", "x", "y"]
+
+
 def test_a_second_drrgen_on_the_same_output_is_refused(tmp_path: Path) -> None:
     first = run(ToyTask(tmp_path), ITEMS[:2], tmp_path)
     next(first)
@@ -157,3 +226,22 @@ def test_an_interrupted_run_goes_on_with_what_is_left(tmp_path: Path) -> None:
     do(stopped, ITEMS[:4])
     assert read_calls(stopped) == ["a", "b", "c", "d"]
     assert read_bytes(stopped) == read_bytes(undisturbed)
+
+
+@pytest.mark.parametrize("left", [ITEMS[1:3], []])
+def test_a_kill_while_a_part_is_written_anew_loses_no_row_of_what_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: list[Item]
+) -> None:
+    do(tmp_path, ITEMS[:3])
+    (tmp_path / "images" / "c.txt").unlink()
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("drrgen.jobs.shards.write_stats", die)
+        with pytest.raises(KeyboardInterrupt):
+            do(tmp_path, ITEMS[1:3])
+    do(tmp_path, left)
+    assert read_outcomes(tmp_path) == {key: OUTCOMES[key] for key in "abc"}
+    assert not (tmp_path / "manifest" / ".open").exists()

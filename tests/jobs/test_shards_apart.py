@@ -145,3 +145,46 @@ def test_the_marker_says_what_was_done(task: ToyTask, out: Place) -> None:
     assert set(stats["items"]) == {"a", "b"}
     with (out / "manifest" / "part-00000.parquet").open("rb") as file:
         assert pq.read_table(file).num_rows == 2
+
+
+@pytest.mark.parametrize("text", ["[]", "7", "null", '"x"', "{}", '{"items": [], "sha256": "x"}'])
+def test_a_marker_that_is_none_costs_its_part_and_no_traceback(
+    task: ToyTask, out: Place, text: str
+) -> None:
+    list(run(task, ITEMS[:3], out))
+    before = read_bytes(out)
+    (out / "manifest" / "part-00000.stats.json").write_text(text)
+    (out / "manifest" / "part-copy.stats.json").write_text(text)
+    assert read_standing(out).left == 3
+    with pytest.raises(ManifestError, match="not finished"):
+        merge(task, out)
+    list(run(task, ITEMS[:3], out))
+    assert read_bytes(out) == before
+
+
+@pytest.mark.parametrize("text", ["[]", "7", '{"rows": 7}', "", "\0"])
+def test_a_journal_that_is_broken_is_none(task: ToyTask, out: Place, text: str) -> None:
+    steps = run(task, ITEMS[:3], out)
+    next(steps)
+    next(steps)
+    steps.close()  # type: ignore[attr-defined]
+    journal = out / "manifest" / ".open" / "part-00000"
+    (name,) = [each for each in list_names(journal) if each.endswith(".json")]
+    (journal / name).write_text(text)
+    assert read_standing(out).left == 3
+    assert list_names(journal) == {name}
+    assert next(run(task, ITEMS[:3], out)).total == 3
+
+
+def test_events_that_are_broken_are_passed_over(task: ToyTask, out: Place) -> None:
+    list(run(task, ITEMS[:1], out))
+    log = out.parent / f"{out.name}.private" / "events" / "zz.jsonl"
+    log.write_bytes(b'7\n[]\n{"time": "late", "event": "item"}\n{"time": 1}\n\xff\xfe\0\n')
+    assert read_standing(out).done == {"ok": 1}
+
+
+def test_the_standing_leaves_out_what_is_gone(task: ToyTask, out: Place) -> None:
+    list(run(task, ITEMS[:3], out))
+    list(run(task, ITEMS[:2], out))
+    standing = read_standing(out)
+    assert (standing.planned, standing.left) == (2, 0)

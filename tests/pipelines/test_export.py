@@ -217,3 +217,11 @@ def test_the_command_names_the_shards(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout.split() == [str(to / "dev-000000.tar")]
     assert "there already: dev-000000.tar" in CliRunner().invoke(app, words).stderr
+
+
+@pytest.mark.parametrize("text", ["[]", "7", "null", "{}", '{"parts": 3, "fingerprint": "x"}'])
+def test_a_summary_that_is_none_is_told(tmp_path: Path, text: str) -> None:
+    out = write_dataset(tmp_path / "out", [make_good_row("a")])
+    (out / "manifest.json").write_text(text)
+    with pytest.raises(ManifestError, match="no summary of a manifest"):
+        list(export_webdataset(out, tmp_path / "to"))
