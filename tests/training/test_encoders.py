@@ -99,6 +99,7 @@ def test_weights_of_imagenet_load_into_mobilenet_and_others_are_told(tmp_path: P
         make_image_encoder("tiny", tmp_path / "mobilenet_v2.pth")
 
 
+@pytest.mark.slow
 def test_weights_of_a_hub_model_load_with_and_without_its_prefix(tmp_path: Path) -> None:
     state = make_image_encoder("hf:resnet-50").body.state_dict()
     bare = {name.removeprefix("model."): tensor for name, tensor in state.items()}
@@ -165,7 +166,7 @@ def test_ct_clip_is_an_encoder_of_both_sides(
 
 def test_the_small_ct_encoder_sees_the_whole_ct_as_zero_to_one() -> None:
     encoder = make_ct_encoder("tiny3d")
-    for spacing_mm in (2.5, 12.0):  # finer and coarser than its grid
+    for spacing_mm in (4.0, 12.0):  # finer and coarser than its grid
         made = encoder.prepare(make_torso(spacing_mm=spacing_mm, height_mm=200.0))
         assert made.shape == (1, 48, 64, 64)
         assert made.min() >= 0 and made.max() <= 1

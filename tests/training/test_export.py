@@ -56,6 +56,7 @@ def test_the_card_tells_data_settings_and_limits(run: Path, tmp_path: Path) -> N
     assert not (tmp_path / "MODEL" / "model.onnx").exists()
 
 
+@pytest.mark.slow
 def test_an_export_that_disagrees_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
