@@ -77,8 +77,7 @@ def align(root: Path, data: Path, seed: int, options: argparse.Namespace) -> lis
     call("embed", data, "--of", "report", "--encoder", one, "--out", run / "report",
          "--workers", 2, "-q")  # fmt: skip
     call("train", data, "--recipe", "demo", "--out", run / "S2", *shared,
-         "--targets", run / "ct", "--targets", run / "report",
-         "--set", f"optim.epochs={options.epochs}")  # fmt: skip
+         "--targets", run / "ct", "--targets", run / "report")  # fmt: skip
     samples = read_samples(data)
     settings = read_settings(run / "S2" / "config.toml")
     targets = open_sources(settings, [run / "ct", run / "report"], pack).targets
@@ -135,12 +134,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--size", type=int, default=128, help="voxels of a CT's side")
     parser.add_argument("--picture", type=int, default=192, help="pixels of a picture's long side")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--cohort", type=Path, help="folder of a cohort that is there already")
     parser.add_argument("--root", type=Path, help="keep everything here, and go on with it")
     options = parser.parse_args()
     if options.demo:
-        options.n, options.seeds, options.epochs = 120, 1, 30
+        options.n, options.seeds, options.epochs = 120, 1, 60
     with tempfile.TemporaryDirectory() as folder:
         root = options.root or Path(folder)
         root.mkdir(parents=True, exist_ok=True)
