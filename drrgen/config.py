@@ -290,16 +290,17 @@ def to_toml(config: object, *, sections: tuple[str, ...] = ("render", "augment",
     """Write a configuration as TOML, every key with its comment; keys without a value are
     commented out.
     """
-    lines = []
-    for section in sections:
-        record = getattr(config, section)
-        lines.append(f"[{section}]")
-        for f in dataclasses.fields(record):
-            value = getattr(record, f.name)
-            entry = f"{f.name} = {_toml(value)}" if value is not None else f"# {f.name} ="
-            lines.append(f"{entry}  # {f.metadata['text']}")
-        lines.append("")
-    return "\n".join(lines)
+    return "\n".join(section_to_toml(name, getattr(config, name)) for name in sections)
+
+
+def section_to_toml(name: str, record: Any) -> str:
+    """Write one section as TOML, every key with the comment in its field's metadata ``text``."""
+    lines = [f"[{name}]"]
+    for f in dataclasses.fields(record):
+        value = getattr(record, f.name)
+        entry = f"{f.name} = {_toml(value)}" if value is not None else f"# {f.name} ="
+        lines.append(f"{entry}  # {f.metadata['text']}")
+    return "\n".join([*lines, ""])
 
 
 def make_record(kind: type, table: object) -> Any:

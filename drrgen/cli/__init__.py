@@ -12,11 +12,13 @@ from drrgen.cli.config import show_config
 from drrgen.cli.console import read_version, stdout
 from drrgen.cli.doctor import show_doctor
 from drrgen.cli.export import export
+from drrgen.cli.export_model import export_model
 from drrgen.cli.gallery import gallery
 from drrgen.cli.info import show_info
 from drrgen.cli.plan import append, plan
 from drrgen.cli.render import render
 from drrgen.cli.shards import merge, run, status
+from drrgen.cli.training import embed, pack, train
 
 app = typer.Typer(
     name="drrgen",
@@ -58,6 +60,10 @@ app.command("compare")(compare)
 app.command("gallery")(gallery)
 app.command("export")(export)
 app.command("cohort")(cohort)
+app.command("pack")(pack)
+app.command("embed")(embed)
+app.command("train")(train)
+app.command("export-model")(export_model)
 app.command("config")(show_config)
 app.command("doctor")(show_doctor)
 

@@ -41,8 +41,7 @@ def set_up_logging(verbose: int, log_file: Path | None) -> None:
         log_file: Gets every line from one a study upwards, with its time.
     """
     level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
-    logger = logging.getLogger("drrgen")
-    pipelines = logging.getLogger("drrgen_pipelines")
+    logger, *others = map(logging.getLogger, ("drrgen", "drrgen_pipelines", "drrgen_training"))
     screen = RichHandler(console=stderr, show_time=False, show_path=False, rich_tracebacks=False)
     screen.setLevel(level)
     handlers: list[logging.Handler] = [screen]
@@ -50,7 +49,7 @@ def set_up_logging(verbose: int, log_file: Path | None) -> None:
         handlers.append(_open_log(log_file))
     for old in logger.handlers:
         old.close()  # of an earlier command in this process
-    for each in (logger, pipelines):
+    for each in (logger, *others):
         each.handlers = handlers
         each.setLevel(min(level, logging.INFO))
         each.propagate = False

@@ -23,13 +23,16 @@ def describe_plan(build: "Build", *, todo: int, kept: int) -> str:
     )
 
 
-def show(steps: "Iterator[Progress]", *, quiet: bool, head: Callable[..., str]) -> "Progress":
+def show(
+    steps: "Iterator[Progress]", *, quiet: bool, head: Callable[..., str], unit: str = "CT"
+) -> "Progress":
     """Do the work, with a bar of rate, time left and failures.
 
     Args:
         steps: The work.
         quiet: Show nothing.
         head: Makes the line before the bar, from ``todo`` and ``kept``.
+        unit: What an item is.
 
     Returns:
         How far it came.
@@ -39,7 +42,7 @@ def show(steps: "Iterator[Progress]", *, quiet: bool, head: Callable[..., str]) 
     last = next(steps)
     if not quiet:
         stderr.print(head(todo=last.total, kept=last.kept))
-    with tqdm(total=last.total, unit="CT", file=sys.stderr, disable=quiet, mininterval=0.5) as bar:
+    with tqdm(total=last.total, unit=unit, file=sys.stderr, disable=quiet, mininterval=0.5) as bar:
         for step in steps:
             last = step
             bar.update(step.done - bar.n)

@@ -42,7 +42,7 @@ REFRESH_S = 1.0  # workers come and go meanwhile
 LONELY_S = 120.0  # without a worker, until that is said
 REGISTRATIONS = 5  # of a plugin, while workers die
 EVICTIONS = 5  # that Dask forgives an item of a fleet whose machines may be taken away
-LOGGERS = ("drrgen", "drrgen_pipelines")
+LOGGERS = ("drrgen", "drrgen_pipelines", "drrgen_training")
 _STARVED = "worker-restart-memory"  # the topic on which Dask tells that it ended a process
 _ONE_ITEM = threading.Lock()  # a process does one at a time: its crash and its clock are its item's
 

@@ -1,0 +1,157 @@
+"""Does it align? Both stages on the virtual cohort, measured on patients that nobody trained on.
+
+    python benchmarks/alignment.py                 # 400 patients, three seeds, mean and spread
+    python benchmarks/alignment.py --demo          # 120 patients, one seed: make demo-train
+
+Virtual patients are a test article: what holds here is the machinery, and nothing clinical.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections import defaultdict
+from pathlib import Path
+
+from drrgen_training.batches import open_sources
+from drrgen_training.evaluate import Line, embed_test, measure_test
+from drrgen_training.losses import Modality
+from drrgen_training.model import load_run
+from drrgen_training.pictures import PicturePack
+from drrgen_training.samples import read_samples
+from drrgen_training.settings import read_settings
+
+SALT = Path(__file__).parents[1] / "pipelines" / "recipes" / "public-salt.txt"
+
+
+def call(*words: object) -> None:
+    """Run a command of drrgen, as a user does."""
+    start = time.perf_counter()
+    command = [sys.executable, "-c", "from drrgen.cli import main; main()", *map(str, words)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    print(f"{time.perf_counter() - start:6.1f} s  drrgen {words[0]} {words[1]}", file=sys.stderr)
+
+
+def make_data(root: Path, options: argparse.Namespace) -> Path:
+    """Make the cohort, its radiographs, and the pack; all of it is kept for the next run."""
+    cohort, data = options.cohort or root / "COHORT", root / "DATASET"
+    tables = ["--reports", cohort / "reports.csv", "--labels", cohort / "labels.csv",
+              "--metadata", root / "metadata.csv"]  # fmt: skip
+    if options.cohort is None:
+        call("cohort", "--n", options.n, "--size", options.size, "--out", cohort, "-q")
+    write_splits(cohort / "metadata.csv", root / "metadata.csv")
+    call("build", "--ct-dir", cohort / "ct", *tables, "--recipe", "virtual", "--out", data,
+         "--view", "PA", "--size", options.picture, "--salt-file", SALT, "-q")  # fmt: skip
+    call("pack", data, "--ct-dir", cohort / "ct", "--out", root / "PACK", "--size", 112, "-q")
+    return data
+
+
+def write_splits(table: Path, to: Path) -> None:
+    """Give a third of the patients to the test and a tenth to development, by their names."""
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        share = zlib.crc32(row["patient"].encode()) / 2**32
+        row["split"] = "test" if share < 1 / 3 else "dev" if share < 1 / 3 + 0.1 else "train"
+    with to.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def align(root: Path, data: Path, seed: int, options: argparse.Namespace) -> list[Line]:
+    """Run both stages with a seed; measure."""
+    run = root / f"seed-{seed}"
+    pack, cohort = root / "PACK", options.cohort or root / "COHORT"
+    shared = ("--pack", pack, "--set", f"run.seed={seed}", "-q")
+    call("train", data, "--recipe", "stage1", "--out", run / "S1", *shared,
+         "--set", f"optim.epochs={options.epochs}")  # fmt: skip
+    one = f"run:{run / 'S1'}"
+    call("embed", data, "--of", "ct", "--encoder", one, "--ct-dir", cohort / "ct",
+         "--out", run / "ct", "--workers", 2, "-q")  # fmt: skip
+    call("embed", data, "--of", "report", "--encoder", one, "--out", run / "report",
+         "--workers", 2, "-q")  # fmt: skip
+    call("train", data, "--recipe", "demo", "--out", run / "S2", *shared,
+         "--targets", run / "ct", "--targets", run / "report")  # fmt: skip
+    samples = read_samples(data)
+    settings = read_settings(run / "S2" / "config.toml")
+    targets = open_sources(settings, [run / "ct", run / "report"], pack).targets
+    test = embed_test(samples, PicturePack(pack, samples), run / "S2", targets)
+    return list(measure_test(test, load_run(run / "S1", Modality.REPORT)))
+
+
+def print_table(lines: list[list[Line]]) -> None:
+    """Print every number: mean over the seeds, spread, chance."""
+    found: dict[tuple[str, str], list[Line]] = defaultdict(list)
+    for line in (line for seed in lines for line in seed):
+        found[line.task, line.measure].append(line)
+    print(f"| task | measure | mean of {len(lines)} seeds | spread | chance |")
+    print("| --- | --- | --- | --- | --- |")
+    for (task, measure), each in found.items():
+        values = [line.value for line in each]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        chance = statistics.fmean(line.chance for line in each)
+        print(f"| {task} | {measure} | {statistics.fmean(values):.3f} | {spread:.3f} "
+              f"| {chance:.3f} |")  # fmt: skip
+
+
+def draw_curves(root: Path, to: Path) -> None:
+    """Draw the loss of every run, and the score on its dev patients."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        print("no picture of the losses: matplotlib is not installed", file=sys.stderr)
+        return
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex="col")
+    for column, stage in enumerate(("S1", "S2")):
+        for path in sorted(root.glob(f"seed-*/{stage}/log.jsonl")):
+            steps = [json.loads(line) for line in path.read_text().splitlines()]
+            axes[0][column].plot([s["step"] for s in steps], [s["loss"] for s in steps],
+                                 label=path.parts[-3])  # fmt: skip
+            looks = [s for s in steps if s["score"] is not None]
+            axes[1][column].plot([s["step"] for s in looks], [s["score"] for s in looks])
+            axes[1][column].axhline(looks[0]["chance"], color="grey", linewidth=0.5)
+        axes[0][column].set(title=f"stage {column + 1}", ylabel="loss")
+        axes[1][column].set(xlabel="step", ylabel="dev mean 1/rank (grey: chance)")
+    axes[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(to, dpi=110)
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--demo", action="store_true", help="120 patients, one seed")
+    parser.add_argument("--n", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=128, help="voxels of a CT's side")
+    parser.add_argument("--picture", type=int, default=192, help="pixels of a picture's long side")
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--cohort", type=Path, help="folder of a cohort that is there already")
+    parser.add_argument("--root", type=Path, help="keep everything here, and go on with it")
+    options = parser.parse_args()
+    if options.demo:
+        options.n, options.seeds, options.epochs = 120, 1, 60
+    with tempfile.TemporaryDirectory() as folder:
+        root = options.root or Path(folder)
+        root.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        data = make_data(root, options)
+        lines = [align(root, data, seed, options) for seed in range(options.seeds)]
+        print_table(lines)
+        print(f"\n{options.n} virtual patients, {lines[0][0].n} test studies; "
+              f"{time.perf_counter() - start:.0f} s in all")  # fmt: skip
+        if options.root:
+            draw_curves(root, root / "loss.png")
+
+
+if __name__ == "__main__":
+    main()
