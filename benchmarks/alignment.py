@@ -71,7 +71,9 @@ def align(root: Path, data: Path, seed: int, options: argparse.Namespace) -> lis
     shared = ("--pack", pack, "--set", f"run.seed={seed}", "-q")
     call("train", data, "--recipe", "stage1", "--out", run / "S1", *shared,
          "--set", f"optim.epochs={options.epochs}")  # fmt: skip
-    one = f"run:{run / 'S1'}"
+    # Not the best ones: on a dozen dev patients the best of stage 1 is the luckiest.
+    stage1 = run / "S1" / "last.safetensors"
+    one = f"run:{stage1}"
     call("embed", data, "--of", "ct", "--encoder", one, "--ct-dir", cohort / "ct",
          "--out", run / "ct", "--workers", 2, "-q")  # fmt: skip
     call("embed", data, "--of", "report", "--encoder", one, "--out", run / "report",
@@ -82,7 +84,7 @@ def align(root: Path, data: Path, seed: int, options: argparse.Namespace) -> lis
     settings = read_settings(run / "S2" / "config.toml")
     targets = open_sources(settings, [run / "ct", run / "report"], pack).targets
     test = embed_test(samples, PicturePack(pack, samples), run / "S2", targets)
-    return list(measure_test(test, load_run(run / "S1", Modality.REPORT)))
+    return list(measure_test(test, load_run(stage1, Modality.REPORT)))
 
 
 def print_table(lines: list[list[Line]]) -> None:
