@@ -35,6 +35,7 @@ from PIL import Image
 from read_nifti import write_ct
 
 from drrgen.config import Config, RenderConfig
+from drrgen.jobs import cluster
 from drrgen.jobs.plan import choose_part_size
 from drrgen.jobs.runner import Means, run
 
@@ -108,7 +109,8 @@ def measure_one(slices: int, rounds: int) -> None:
 
 
 def measure_workers(count: int, slices: int) -> None:
-    """Print how much faster two workers are than one."""
+    """Print how much faster two workers are than one; a worker has one thread, so one core."""
+    cluster.CPU_COUNT = 1
     with tempfile.TemporaryDirectory() as folder:
         ct = Path(folder, "ct")
         ct.mkdir()
