@@ -63,7 +63,12 @@ def _choose_rows(out: Place, limit: int) -> tuple[list[Row], int, int]:
     places = [
         (path, i) for path in paths for i, word in enumerate(status[path]) if word == Status.OK
     ]
-    shown = places[:: max(1, -(-len(places) // limit))]
+    step = max(1, -(-len(places) // limit))
+    # Every other one is that after it, for an even step would show one view alone.
+    shown = [
+        places[min(i + (i // step % 2 if step > 1 else 0), len(places) - 1)]
+        for i in range(0, len(places), step)
+    ]
     rows = [read_table(path).slice(i, 1).to_pylist()[0] for path, i in shown]
     return rows, len(places), sum(map(len, status.values())) - len(places)
 
