@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import Empty, Queue
@@ -40,6 +41,7 @@ MEMORY_SHARE = 0.9  # of the machine's memory; the rest is for the driver and th
 QUEUED_PER_WORKER = 2  # one in work, one at hand
 REFRESH_S = 1.0  # workers come and go meanwhile
 LONELY_S = 120.0  # without a worker, until that is said
+STARTS = 3  # of workers on this machine, while processes are lost
 REGISTRATIONS = 5  # of a plugin, while workers die
 EVICTIONS = 5  # that Dask forgives an item of a fleet whose machines may be taken away
 LOGGERS = ("drrgen", "drrgen_pipelines", "drrgen_training")
@@ -409,17 +411,34 @@ def _open_local(workers: int) -> Iterator[Client]:
     environment = dict.fromkeys(THREAD_VARIABLES, threads)
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=int(MEMORY_LIMIT * MEMORY_SHARE / workers),
-            dashboard_address="127.0.0.1:0",  # any free port; without one it takes 8787
-            silence_logs="CRITICAL",  # lost workers are told by us, once, with the study's name
-        ) as cluster,
+        _start_local(workers) as cluster,
         Client(cluster) as client,
     ):
         yield client
+
+
+def _start_local(workers: int) -> LocalCluster:
+    """Start a cluster; once more where a process was lost before it was up."""
+    start = partial(
+        LocalCluster,
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=int(MEMORY_LIMIT * MEMORY_SHARE / workers),
+        dashboard_address="127.0.0.1:0",  # any free port; without one it takes 8787
+        silence_logs="CRITICAL",  # lost workers are told by us, once, with the study's name
+    )
+    for _ in range(STARTS - 1):
+        with suppress(RuntimeError):
+            return start()
+        log.info("a worker was lost while it started")
+    try:
+        return start()
+    except RuntimeError as error:
+        raise EngineError(
+            f"cannot start {workers} worker processes here ({error}); look for what ends them, "
+            "such as too little memory, or use --workers 0"
+        ) from error
 
 
 @contextmanager

@@ -181,3 +181,27 @@ def test_items_are_told_from_their_traces() -> None:
     assert cluster._tells_why("12\n", {12})
     assert not cluster._tells_why("12\n", {13})
     assert not cluster._tells_why("", {13})
+
+
+def test_workers_that_are_lost_while_they_start_are_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries = []
+
+    def start(**_: object) -> str:
+        tries.append(1)
+        if len(tries) < cluster.STARTS:
+            raise RuntimeError("Nanny failed to start.")
+        return "a cluster"
+
+    monkeypatch.setattr(cluster, "LocalCluster", start)
+    assert cluster._start_local(2) == "a cluster"
+
+
+def test_workers_that_never_start_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr(cluster, "LocalCluster", fail)
+    with pytest.raises(EngineError, match="cannot start 2 worker processes"):
+        cluster._start_local(2)

@@ -302,7 +302,7 @@ def test_sources_need_pictures_and_tables_need_a_recipe(tmp_path: Path) -> None:
 TEXT = st.text(max_size=8)
 MAYBE = st.none() | TEXT
 WHOLE = st.integers(0, 2**62)
-PATH = st.sampled_from(["a.nii.gz", "/ct/\udcff.nii", "x y/ä.nrrd"])
+PATH = st.sampled_from(["/a.nii.gz", "/ct/\udcff.nii", "/x y/ä.nrrd"])  # a plan has whole paths
 PATHS = st.lists(PATH, max_size=2)
 FLOAT = st.floats().map(repr)
 FINITE = st.floats(allow_nan=False, allow_infinity=False).map(repr)
