@@ -417,7 +417,7 @@ def _open_local(workers: int) -> Iterator[Client]:
         yield client
 
 
-def _start_local(workers: int) -> LocalCluster:
+def _start_local(workers: int) -> Any:
     """Start a cluster; once more where a process was lost before it was up."""
     start = partial(
         LocalCluster,
