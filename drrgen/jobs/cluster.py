@@ -353,12 +353,12 @@ def _equipped(client: Client, task: Task, cluster: Cluster) -> Iterator[None]:
     finally:
         if not ours and client.status == "running":
             for name in LOGGERS:
-                client.unforward_logging(name)
-            client.unregister_worker_plugin(prepare.name)
+                _insist(lambda name=name: client.unforward_logging(name))  # type: ignore[misc]
+            _insist(lambda: client.unregister_worker_plugin(prepare.name))
 
 
 def _insist(hand_out: Callable[[], object]) -> None:
-    """Hand something to all workers; one that dies meanwhile comes again, and gets it then."""
+    """Hand something to all workers, or take it back; one that dies meanwhile comes again."""
     for left in reversed(range(REGISTRATIONS)):
         try:
             hand_out()

@@ -106,6 +106,6 @@ def start_dask(folder: Path, workers: int) -> Iterator[Dask]:
 def read_pid(out: Path, key: str) -> int | None:
     """Number the process that has an item in work, by the trace that it leaves."""
     for trace in out.rglob(f"{key}.trace"):
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, IndexError):
             return int(trace.read_text().split()[0])
     return None
