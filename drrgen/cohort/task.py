@@ -8,7 +8,6 @@ import logging
 import os
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 
 from drrgen.cohort.base import Base, find_source, read_base
 from drrgen.cohort.grid import Grid, Zyx
@@ -30,6 +28,7 @@ from drrgen.io.atomic import digest_file
 from drrgen.io.dicom_ct import CTFacts, write_ct_series
 from drrgen.io.nifti import write_nifti
 from drrgen.jobs.task import Item
+from drrgen.jobs.threads import one_thread
 from drrgen.manifest import Row
 from drrgen.volume import CTVolume, Hu
 
@@ -87,7 +86,7 @@ class CohortTask:
 
     def __call__(self, item: Item) -> list[Row]:
         """Make one patient into its rows; whatever goes wrong becomes a row."""
-        with _one_thread():
+        with one_thread():
             return make_rows(int(item.payload), self)
 
     def files(self, rows: Sequence[Row]) -> list[str]:
@@ -118,17 +117,6 @@ class CohortTask:
     def _read(self) -> Base:
         """Read the real CT, once in a process."""
         return read_base(SIZES[self.config.patients.size], self.cache)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread, so that the number of workers changes no bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def make_item(number: int) -> Item:

@@ -5,15 +5,13 @@ import json
 import logging
 import os
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from drrgen.anatomy.body import Body, remove_surroundings
 from drrgen.anatomy.coverage import find_remarks, measure_coverage
@@ -42,6 +40,7 @@ from drrgen.io.told_scale import read_told
 from drrgen.io.volumes import read_ct, stage_ct
 from drrgen.jobs.plan import digest_facts
 from drrgen.jobs.task import Item
+from drrgen.jobs.threads import one_thread
 from drrgen.manifest import Row, make_row, to_table
 from drrgen.phantoms import make_box
 from drrgen.renderer.render import choose_engine
@@ -95,7 +94,7 @@ class RenderTask:
 
     def __call__(self, item: Item) -> list[Row]:
         """Render one study into its rows; see ``render_study``."""
-        with _one_thread():
+        with one_thread():
             return render_study(Study.from_dict(item.payload), self)
 
     def list_draws(self, volume: CTVolume, render: RenderConfig | None = None) -> list[Draw]:
@@ -131,17 +130,6 @@ class RenderTask:
         except (DataError, OSError):
             return ""
         return source.sha256 if source else ""
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread: where it splits a picture decides the last bit of its pixels."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def make_item(study: Study) -> Item:
