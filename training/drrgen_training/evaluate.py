@@ -13,8 +13,9 @@ from jaxtyping import Float, Int64
 
 from drrgen.choices import Split
 from drrgen.errors import InputError
+from drrgen_training.evaluation.retrieval import measure_retrieval
+from drrgen_training.evaluation.zero_shot import make_prompts, measure_zero_shot
 from drrgen_training.losses import Modality
-from drrgen_training.metrics import make_prompts, measure_retrieval, measure_zero_shot
 from drrgen_training.model import Tower, load_run
 from drrgen_training.pictures import Pictures, shrink
 from drrgen_training.samples import Samples, plan_epoch

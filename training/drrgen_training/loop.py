@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from drrgen.errors import EngineError, InputError, ManifestError
 from drrgen.io.atomic import atomic_path, remove_partials, write_bytes
 from drrgen_training.batches import Batch, BatchMaker, Sources, encode, make_ahead, open_sources
+from drrgen_training.evaluation.retrieval import measure_retrieval
 from drrgen_training.losses import (
     Embeddings,
     Modality,
@@ -42,7 +43,6 @@ from drrgen_training.losses import (
     gather_identity,
     tri_modal_loss,
 )
-from drrgen_training.metrics import measure_retrieval
 from drrgen_training.model import BEST, LAST, TriModal, decay_groups, save_model
 from drrgen_training.samples import Samples, plan_epoch, read_samples, split_samples
 from drrgen_training.settings import OptimSettings, Schedule, TrainSettings

@@ -1,10 +1,10 @@
-"""How well embeddings find each other, and findings: each number with what chance would give.
+"""How well embeddings find each other, each number with what chance would give.
 
 Ranks count equal scores as half before and half behind, so that ties are worth what they are.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,66 +123,3 @@ def _chance_reciprocal(n: int, matches: int) -> float:
         mean += before * matches / left / rank
         before *= (left - matches) / left
     return mean
-
-
-def measure_auroc(scores: Float[np.ndarray, " n"], labels: Int64[np.ndarray, " n"]) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative; NaN for none.
-
-    Args:
-        scores: The higher, the more likely positive.
-        labels: 1 and 0; others (uncertain, unknown) are left out.
-
-    Example:
-        >>> measure_auroc(np.array([0.1, 0.9, 0.8]), np.array([0, 1, 0]))
-        1.0
-    """
-    positive, negative = scores[labels == 1], scores[labels == 0]
-    if len(positive) == 0 or len(negative) == 0:
-        return float("nan")
-    order = np.sort(negative)
-    below = np.searchsorted(order, positive, "left")
-    level = np.searchsorted(order, positive, "right") - below
-    return float((below + level / 2).mean() / len(negative))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ZeroShot:
-    """How prompts alone tell findings; chance is 0.5.
-
-    Attributes:
-        auroc: By label; NaN where one class is missing.
-        macro: Mean over the labels that have both classes.
-    """
-
-    auroc: dict[str, float]
-    macro: float
-
-
-def make_prompts(label: str) -> tuple[str, str]:
-    """Make the prompts of presence and absence that CT-CLIP and X2CT-CLIP train and look with.
-
-    Example:
-        >>> make_prompts("Pleural effusion")
-        ('There is pleural effusion.', 'There is no pleural effusion.')
-    """
-    return f"There is {label.lower()}.", f"There is no {label.lower()}."
-
-
-def measure_zero_shot(
-    embeddings: Float[np.ndarray, "n e"],
-    prompts: Mapping[str, tuple[Float[np.ndarray, " e"], Float[np.ndarray, " e"]]],
-    labels: Mapping[str, Int64[np.ndarray, " n"]],
-) -> ZeroShot:
-    """Score each label by how much nearer an embedding is to presence than to absence.
-
-    Args:
-        embeddings: Unit vectors of radiographs or CT.
-        prompts: Unit vectors of presence and absence, by label.
-        labels: 1, 0, or anything else for unknown, by label.
-    """
-    auroc = {
-        name: measure_auroc(embeddings @ (present - absent), labels[name])
-        for name, (present, absent) in prompts.items()
-    }
-    known = [value for value in auroc.values() if np.isfinite(value)]
-    return ZeroShot(auroc=auroc, macro=float(np.mean(known)) if known else float("nan"))

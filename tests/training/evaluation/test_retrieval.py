@@ -1,13 +1,6 @@
 import numpy as np
 import pytest
-from drrgen_training.metrics import (
-    find_ranks,
-    make_prompts,
-    measure_auroc,
-    measure_retrieval,
-    measure_zero_shot,
-)
-from sklearn.metrics import roc_auc_score
+from drrgen_training.evaluation.retrieval import find_ranks, measure_retrieval
 
 from drrgen.errors import InputError
 
@@ -59,25 +52,3 @@ def test_ties_gain_nothing() -> None:
 def test_a_query_without_a_match_is_told() -> None:
     with pytest.raises(InputError, match="1 of 2 queries have no match"):
         find_ranks(np.eye(2), np.eye(2), np.array([0, 5]), np.array([0, 1]))
-
-
-def test_auroc_is_that_of_scikit_learn_with_ties_and_unknowns() -> None:
-    scores = RANDOM.integers(0, 6, 200).astype(float)
-    labels = RANDOM.integers(0, 2, 200)
-    assert measure_auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores))
-    unknown = labels.copy()
-    unknown[::3] = -1
-    known = unknown >= 0
-    assert measure_auroc(scores, unknown) == pytest.approx(
-        roc_auc_score(labels[known], scores[known])
-    )
-    assert np.isnan(measure_auroc(scores, np.zeros(200, int)))
-
-
-def test_zero_shot_scores_by_the_nearer_prompt() -> None:
-    present, absent = np.array([1.0, 0.0]), np.array([0.0, 1.0])
-    x = np.array([[0.9, 0.1], [0.2, 0.8], [0.8, 0.3], [0.0, 1.0]])
-    labels = {"a": np.array([1, 0, 1, 0]), "none": np.zeros(4, int)}
-    found = measure_zero_shot(x, dict.fromkeys(labels, (present, absent)), labels)
-    assert found.auroc["a"] == found.macro == 1.0 and np.isnan(found.auroc["none"])
-    assert make_prompts("Lung nodule")[1] == "There is no lung nodule."
