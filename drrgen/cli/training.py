@@ -140,6 +140,10 @@ def train(
         list[Path] | None, typer.Option(help="Folder of drrgen embed; one of each modality.")
     ] = None,
     pack: Annotated[Path | None, typer.Option(help="Folder of drrgen pack.")] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="Another data set of the same CT: train on its radiographs instead."),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Such as optim.lr=1e-4; repeatable.")
     ] = None,
@@ -168,7 +172,7 @@ def train(
         from drrgen_training.loop import Job, fit
 
         job = Job(dataset=dataset, out=out, settings=settings, targets=tuple(targets or ()),
-                  pack=pack, overwrite=overwrite)  # fmt: skip
+                  pack=pack, pictures=pictures, overwrite=overwrite)  # fmt: skip
         last = _show_steps(fit(job), quiet=quiet)
         if not quiet and last is None:
             stderr.print("nothing to do: this run has come to its end")

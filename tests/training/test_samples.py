@@ -1,9 +1,16 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from drrgen_training.reports import Template
-from drrgen_training.samples import Samples, plan_epoch, read_samples, split_samples
+from drrgen_training.samples import (
+    Samples,
+    plan_epoch,
+    read_samples,
+    replace_pictures,
+    split_samples,
+)
 from drrgen_training.settings import KeyKind
 from trainable import write_trainable
 
@@ -115,3 +122,15 @@ def test_an_epoch_follows_from_seed_and_number_and_its_rest_is_left_out() -> Non
     assert [len(rows) for rows in draw(1, 0)] == [4, 4]
     few = make_samples([0, 1], [0, 1], [0, 1])
     assert len(plan_epoch(few, key=KeyKind.STUDY, batch=4, seed=0, epoch=0)[0]) == 2
+
+
+def test_radiographs_of_another_data_set_stand_in_for_those_of_the_same_ct(tmp_path: Path) -> None:
+    first = read_samples(write_trainable(tmp_path / "A", n=6, views=("PA", "LL")))
+    other = read_samples(write_trainable(tmp_path / "B", n=4))
+    swapped = replace_pictures(first, other)
+    assert len(swapped) == 4 and {row["view"] for row in swapped.rows} == {"PA"}
+    assert swapped.root == other.root and swapped.fingerprint != first.fingerprint
+    assert [row["patient_id"] for row in swapped.rows] == [f"p{i:03d}" for i in range(4)]
+    none = replace(other, rows=tuple(row | {"ct_ref": None} for row in other.rows))
+    with pytest.raises(InputError, match="render the same CT with the same views"):
+        replace_pictures(first, none)

@@ -44,7 +44,13 @@ from drrgen_training.losses import (
     tri_modal_loss,
 )
 from drrgen_training.model import BEST, LAST, TriModal, decay_groups, save_model
-from drrgen_training.samples import Samples, plan_epoch, read_samples, split_samples
+from drrgen_training.samples import (
+    Samples,
+    plan_epoch,
+    read_samples,
+    replace_pictures,
+    split_samples,
+)
 from drrgen_training.settings import OptimSettings, Schedule, TrainSettings
 from drrgen_training.shards import read_head
 
@@ -65,6 +71,7 @@ class Job:
         settings: The recipe.
         targets: Folders of ``drrgen embed``.
         pack: Folder of ``drrgen pack``; without it pictures are read from their files.
+        pictures: Another data set, whose radiographs of the same CT are trained on instead.
         overwrite: Start anew.
     """
 
@@ -73,6 +80,7 @@ class Job:
     settings: TrainSettings
     targets: Sequence[Path] = ()
     pack: Path | None = None
+    pictures: Path | None = None
     overwrite: bool = False
 
 
@@ -150,9 +158,7 @@ class Trainer:
     def __init__(self, job: Job) -> None:
         self.job, self.settings = job, job.settings
         self.device = find_device(job.settings.run.device)
-        samples = read_samples(
-            job.dataset, template=self.settings.data.template, view=self.settings.data.view
-        )
+        samples = read_job_samples(job)
         sources = open_sources(self.settings, job.targets, job.pack)
         torch.manual_seed(self.settings.run.seed)
         ct = sources.targets.get(Modality.CT)
@@ -460,6 +466,20 @@ class Average:
     def swap_out(model: TriModal, kept: dict[str, Tensor]) -> None:
         """Put back what was there."""
         model.load_own(kept)
+
+
+def read_job_samples(job: Job) -> Samples:
+    """Read the samples that a training draws from.
+
+    Raises:
+        ManifestError: There is no finished manifest.
+        InputError: No radiograph is among it.
+    """
+    data = job.settings.data
+    samples = read_samples(job.dataset, template=data.template, view=data.view)
+    if job.pictures is None:
+        return samples
+    return replace_pictures(samples, read_samples(job.pictures, view=data.view))
 
 
 def find_rate(optim: OptimSettings, step: int, steps: int) -> float:

@@ -6,7 +6,7 @@ A manifest is read as drrgen wrote it: ``manifest.json`` names the parts, and no
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -131,6 +131,39 @@ def read_samples(
         report=report,
         texts=tuple(texts),
     )
+
+
+def replace_pictures(samples: Samples, other: Samples) -> Samples:
+    """Let the radiographs of another data set stand in for those of the same CT, view and draw.
+
+    Args:
+        samples: Whose patients, reports, labels and splits stay.
+        other: Other radiographs of the same CT, such as those of another acquisition.
+
+    Returns:
+        The samples that have a stand-in.
+
+    Raises:
+        InputError: None has.
+    """
+    key = ("ct_ref", "view", "draw")
+    found = {tuple(row[name] for name in key): row for row in other.rows if row["ct_ref"]}
+    pairs = [(i, found.get(tuple(row[name] for name in key))) for i, row in enumerate(samples.rows)]
+    kept = [(i, row) for i, row in pairs if row is not None]
+    if not kept:
+        raise InputError(
+            f"{other.root} has no radiograph of the CT, view and draw of any in {samples.root}; "
+            "render the same CT with the same views"
+        )
+    taken = samples.take(np.array([i for i, _ in kept], dtype=np.int64))
+    rows = tuple(
+        mine | {name: row[name] for name in ("cxr_path", "cxr_sha256")}
+        for mine, (_, row) in zip(taken.rows, kept, strict=True)
+    )
+    return replace(
+        taken, root=other.root, rows=rows,
+        fingerprint=f"{samples.fingerprint} {other.fingerprint}",
+    )  # fmt: skip
 
 
 def split_samples(samples: Samples, *, dev_share: float) -> tuple[Samples, Samples]:

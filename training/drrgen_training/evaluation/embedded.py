@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
 UNKNOWN = -1  # value of a label that is uncertain, or that nobody told
 
@@ -26,6 +26,7 @@ class Embedded:
         scale: Factor of the cosines that the model was trained with; None where it tells none.
         pictures: File of each row's radiograph; empty where there are none to show.
         texts: Report of each row; empty where there are none to show.
+        findings: What a classifier itself says of each row, by label, the higher the more likely.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Embedded:
     scale: float | None = None
     pictures: tuple[str, ...] = field(repr=False, default=())
     texts: tuple[str, ...] = field(repr=False, default=())
+    findings: Mapping[str, Float[np.ndarray, " n"]] = field(repr=False, default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -66,4 +68,5 @@ class Embedded:
             scale=self.scale,
             pictures=tuple(self.pictures[i] for i in rows) if self.pictures else (),
             texts=tuple(self.texts[i] for i in rows) if self.texts else (),
+            findings={name: v[rows] for name, v in self.findings.items()},
         )

@@ -1,0 +1,290 @@
+"""Embeddings as files, so that any model can be judged: a folder of two Parquet tables.
+
+    DIR/rows.parquet       name, patient_id, study_id, report_id, split, labels, cxr, ct, report,
+                           picture, text; a row a radiograph
+    DIR/prompts.parquet    text, embedding; a row a sentence (only for zero-shot)
+
+``name``, ``patient_id`` and ``split`` must be there, and one of ``cxr``, ``ct``, ``report`` (lists
+of numbers, null where a row has none). ``study_id`` is the name and ``report_id`` the study where
+they are left out; ``labels`` is a list of name and value, or else every whole-number column is a
+label: 1 present, 0 absent, anything else unknown. Vectors are brought to length one.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float32, Int64
+
+from drrgen.choices import Split
+from drrgen.errors import InputError, ManifestError
+from drrgen.io.atomic import atomic_path
+from drrgen_training.evaluation.embedded import UNKNOWN, Embedded
+from drrgen_training.losses import Modality
+
+ROWS, PROMPTS = "rows.parquet", "prompts.parquet"
+_META = b"drrgen_embedded"
+_LABEL = pa.struct([("name", pa.string()), ("value", pa.int8())])
+_OWN = {"name", "patient_id", "study_id", "report_id", "split", "labels", "picture", "text"}
+
+
+def write_embedded(embedded: Embedded, folder: Path) -> None:
+    """Write embeddings; each file appears whole.
+
+    Args:
+        embedded: What one model made.
+        folder: Gets the two tables.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    told = json.dumps({"model": embedded.model, "scale": embedded.scale}).encode()
+    n = len(embedded)
+    columns: dict[str, Any] = {
+        "name": pa.array(embedded.names, pa.string()),
+        "patient_id": pa.array(map(str, embedded.patient.tolist()), pa.string()),
+        "study_id": pa.array(map(str, embedded.study.tolist()), pa.string()),
+        "report_id": pa.array(
+            [str(r) if r >= 0 else None for r in embedded.report.tolist()], pa.string()
+        ),
+        "split": pa.array(embedded.split.tolist(), pa.string()),
+        "labels": pa.array(
+            [[{"name": name, "value": int(v[i])} for name, v in embedded.labels.items()]
+             for i in range(n)], pa.list_(_LABEL)),
+        "picture": pa.array(embedded.pictures or [None] * n, pa.string()),
+        "text": pa.array(embedded.texts or [None] * n, pa.string()),
+    }  # fmt: skip
+    for name, vectors in embedded.vectors.items():
+        columns[name] = _to_lists(vectors, embedded.has(name))
+    table = pa.table(columns).replace_schema_metadata({_META: told})
+    prompts = {
+        "text": pa.array(list(embedded.prompts), pa.string()),
+        "embedding": pa.array([v.tolist() for v in embedded.prompts.values()],
+                              pa.list_(pa.float32())),
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, made in ((ROWS, table), (PROMPTS, pa.table(prompts))):
+        with atomic_path(folder / name) as partial:
+            pq.write_table(made, partial, compression="zstd")
+
+
+def _to_lists(vectors: Float32[np.ndarray, "n e"], there: Any) -> pa.Array:
+    """Make a column of vectors, null where there is none."""
+    values = pa.array(vectors.reshape(-1), pa.float32())
+    lists = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1], mask=pa.array(~there))
+    return lists.cast(pa.list_(pa.float32()))
+
+
+def read_embedded(folder: Path, model: str | None = None) -> Embedded:
+    """Read embeddings, of drrgen or of anybody else.
+
+    Args:
+        folder: Holds the tables, see the head of this module.
+        model: Name of the model; that of the table, or of the folder.
+
+    Raises:
+        ManifestError: There is no table, or it lacks a column.
+        InputError: Vectors of unequal length or none, or a name that is there twice.
+    """
+    table = _read_table(folder / ROWS)
+    lacking = {"name", "patient_id", "split"} - set(table.column_names)
+    if lacking:
+        raise ManifestError(
+            f"{folder / ROWS} lacks {', '.join(sorted(lacking))}; it has "
+            f"{', '.join(table.column_names)}; see drrgen evaluate --help"
+        )
+    told = json.loads((table.schema.metadata or {}).get(_META, b"{}"))
+    names = tuple(map(str, table["name"].to_pylist()))
+    if len(set(names)) < len(names):
+        raise InputError(f"{folder / ROWS} has {len(names) - len(set(names))} names twice; give "
+                         "each row a name of its own")  # fmt: skip
+    study = _column(table, "study_id", list(names))
+    vectors = {
+        m.value: _read_vectors(table[m.value], folder, m) for m in Modality
+        if m.value in table.column_names and table[m.value].null_count < len(table)
+    }  # fmt: skip
+    if not vectors:
+        raise InputError(f"{folder / ROWS} has no embedding in any of cxr, ct, report")
+    return Embedded(
+        model=model or told.get("model") or folder.name,
+        names=names,
+        patient=number(table["patient_id"].to_pylist()),
+        study=number(study),
+        report=number(_column(table, "report_id", study)),
+        split=np.array(table["split"].to_pylist(), dtype=str),
+        vectors=vectors,
+        labels=_read_labels(table),
+        prompts=_read_prompts(folder / PROMPTS),
+        scale=told.get("scale"),
+        pictures=tuple(p or "" for p in _column(table, "picture", [None] * len(names))),
+        texts=tuple(t or "" for t in _column(table, "text", [None] * len(names))),
+    )
+
+
+def number(names: Sequence[Any]) -> Int64[np.ndarray, " n"]:
+    """Number things in the order of their first appearance; -1 for None."""
+    known: dict[Any, int] = {}
+    return np.array(
+        [-1 if name is None else known.setdefault(name, len(known)) for name in names],
+        dtype=np.int64,
+    )
+
+
+def _read_table(path: Path) -> pa.Table:
+    """Read a Parquet file."""
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ManifestError(
+            f"{path} is no table of embeddings ({type(error).__name__}); give a folder that drrgen "
+            "evaluate wrote, or one of your own with rows.parquet"
+        ) from error
+
+
+def _column(table: pa.Table, name: str, default: list[Any]) -> list[Any]:
+    """Read a column, or take what stands for it."""
+    return table[name].to_pylist() if name in table.column_names else default
+
+
+def _read_vectors(
+    column: pa.ChunkedArray, folder: Path, modality: Modality
+) -> Float32[np.ndarray, "n e"]:
+    """Read vectors, bring them to length one; NaN where there is none."""
+    there = np.array([value is not None for value in column.to_pylist()])
+    lengths = {len(v) for v in column.to_pylist() if v is not None}
+    if len(lengths) != 1:
+        raise InputError(
+            f"the {modality} embeddings in {folder} have {sorted(lengths)} numbers, wanted one "
+            "length for all"
+        )
+    out = np.full((len(there), lengths.pop()), np.nan, np.float32)
+    out[there] = np.array([v for v in column.to_pylist() if v is not None], np.float32)
+    length = np.linalg.norm(out[there], axis=1, keepdims=True)
+    if not (np.isfinite(length).all() and (length > 0).all()):
+        raise InputError(
+            f"the {modality} embeddings in {folder} have {int((~(length > 0)).sum())} rows that "
+            "are zero or not finite; write null for a row that has none"
+        )
+    out[there] /= length
+    return out
+
+
+def _read_labels(table: pa.Table) -> dict[str, Int64[np.ndarray, " n"]]:
+    """Read labels from the list column, or from one column each."""
+    if "labels" in table.column_names:
+        told = [{e["name"]: e["value"] for e in row or ()} for row in table["labels"].to_pylist()]
+        names = sorted({name for labels in told for name in labels})
+        columns = {name: [labels.get(name) for labels in told] for name in names}
+    else:
+        columns = {
+            field.name: table[field.name].to_pylist() for field in table.schema
+            if field.name not in _OWN and pa.types.is_integer(field.type)
+        }  # fmt: skip
+    return {
+        name: np.array([v if v in (0, 1) else UNKNOWN for v in values], dtype=np.int64)
+        for name, values in columns.items()
+    }
+
+
+def _read_prompts(path: Path) -> dict[str, Float32[np.ndarray, " e"]]:
+    """Read sentences and their vectors, of length one; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    table = _read_table(path)
+    vectors = [np.array(v, np.float32) for v in table["embedding"].to_pylist()]
+    return {
+        text: v / max(float(np.linalg.norm(v)), 1e-12)
+        for text, v in zip(table["text"].to_pylist(), vectors, strict=True)
+    }
+
+
+def align(models: Sequence[Embedded]) -> list[Embedded]:
+    """Bring models to the rows that all of them have, in one order, with one numbering.
+
+    Args:
+        models: At least one.
+
+    Raises:
+        InputError: They share fewer than two rows of a split, or disagree on who is who.
+    """
+    first = models[0]
+    shared = set(first.names).intersection(*(m.names for m in models[1:]))
+    if len(shared) < 2:
+        raise InputError(
+            f"the models {', '.join(m.model for m in models)} share {len(shared)} rows; embed the "
+            "same radiographs with each (rows are matched by name)"
+        )
+    places = [{name: i for i, name in enumerate(m.names)} for m in models]
+    order = [name for name in first.names if name in shared]
+    taken = [
+        m.take(np.array([where[name] for name in order], dtype=np.int64))
+        for m, where in zip(models, places, strict=True)
+    ]
+    base = taken[0]
+    for other in taken[1:]:
+        _check_same_people(base, other)
+    return [base, *(
+        replace(m, patient=base.patient, study=base.study, report=base.report, split=base.split,
+                labels=base.labels) for m in taken[1:]
+    )]  # fmt: skip
+
+
+def _check_same_people(a: Embedded, b: Embedded) -> None:
+    """Refuse models that were told other patients, splits or labels of the same rows."""
+    differing = [] if (number(a.patient.tolist()) == number(b.patient.tolist())).all() else [
+        "patients"
+    ]  # fmt: skip
+    differing += [] if (a.split == b.split).all() else ["splits"]
+    both = a.labels.keys() & b.labels.keys()
+    differing += [f"the label {x}" for x in sorted(both) if (a.labels[x] != b.labels[x]).any()]
+    if differing:
+        raise InputError(
+            f"{a.model} and {b.model} disagree about the same rows in {', '.join(differing[:3])}; "
+            "make both tables from one manifest"
+        )
+
+
+def join_train(train: Embedded, test: Embedded) -> Embedded:
+    """Put the train rows of one data set before the test rows of another, for probes.
+
+    Args:
+        train: Its ``train`` and ``dev`` rows are taken.
+        test: Its ``test`` rows are taken.
+
+    Raises:
+        InputError: The two were made by other models, or one of the names is in both.
+    """
+    kept = train.take(train.split != Split.TEST)
+    tested = test.take(test.split == Split.TEST)
+    twice = set(kept.names) & set(tested.names)
+    widths = {(m.vectors[k].shape[1]) for m in (kept, tested) for k in ("cxr",) if k in m.vectors}
+    if twice or len(widths) > 1:
+        raise InputError(
+            f"{len(twice)} rows are in both data sets, vectors have {sorted(widths)} numbers; "
+            "wanted two data sets without a shared row, embedded by one model"
+        )
+    shift = int(kept.patient.max(initial=0)) + 1
+    both = kept.vectors.keys() & tested.vectors.keys()
+    labels = kept.labels.keys() & tested.labels.keys()
+    return Embedded(
+        model=test.model,
+        names=kept.names + tested.names,
+        patient=np.concatenate([kept.patient, tested.patient + shift]),
+        study=np.concatenate([kept.study, tested.study + int(kept.study.max(initial=0)) + 1]),
+        report=np.concatenate([
+            kept.report,
+            np.where(tested.report < 0, -1, tested.report + int(kept.report.max(initial=0)) + 1),
+        ]),
+        split=np.concatenate([kept.split, tested.split]),
+        vectors={m: np.concatenate([kept.vectors[m], tested.vectors[m]]) for m in both},
+        labels={x: np.concatenate([kept.labels[x], tested.labels[x]]) for x in labels},
+        prompts=test.prompts,
+        scale=test.scale,
+        pictures=(kept.pictures or ("",) * len(kept)) + (tested.pictures or ("",) * len(tested)),
+        texts=(kept.texts or ("",) * len(kept)) + (tested.texts or ("",) * len(tested)),
+    )  # fmt: skip
