@@ -102,8 +102,8 @@ def embed(
     with exit_on_error():
         set_up_logging(-1 if quiet else 0, log_file)
         from drrgen_training import targets
-        from drrgen_training.loop import find_device
         from drrgen_training.losses import Modality
+        from drrgen_training.processes import find_device
         from drrgen_training.reports import Template
         from drrgen_training.samples import read_samples
         from drrgen_training.volumes import find_places

@@ -14,11 +14,10 @@ killed goes on from its checkpoint and ends with the same bits as one that was n
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,9 @@ from torch import Tensor, nn
 
 from drrgen.errors import EngineError, InputError, ManifestError
 from drrgen.io.atomic import atomic_path, remove_partials, write_bytes
+from drrgen_training.averaging import Average
 from drrgen_training.batches import Batch, BatchMaker, Sources, encode, make_ahead, open_sources
-from drrgen_training.evaluation.retrieval import measure_retrieval
+from drrgen_training.look import choose_precision, look_at_dev
 from drrgen_training.losses import (
     Embeddings,
     Modality,
@@ -44,6 +44,7 @@ from drrgen_training.losses import (
     tri_modal_loss,
 )
 from drrgen_training.model import BEST, LAST, TriModal, decay_groups, save_model
+from drrgen_training.processes import find_device, find_rank, is_first, joined_processes
 from drrgen_training.samples import (
     Samples,
     plan_epoch,
@@ -55,7 +56,6 @@ from drrgen_training.settings import OptimSettings, Schedule, TrainSettings
 from drrgen_training.shards import read_head
 
 CHECKPOINT = "checkpoint.pt"
-DEV_MOST = 2048  # studies looked at
 _PACKAGES = ("torch", "transformers", "numpy", "drrgen")
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def fit(job: Job) -> Iterator[Step]:
         ManifestError: A data set, pack or targets that are not whole, or a run of other settings.
         EngineError: No such device, too little memory, or a loss that is not a number.
     """
-    with _joined_processes():
+    with joined_processes():
         trainer = Trainer(job)
         yield from trainer.run()
 
@@ -212,7 +212,7 @@ class Trainer:
         is_last = state.epoch == self.settings.optim.epochs
         score = chance = None
         if state.epoch % run.evaluate_epochs == 0 or is_last:
-            score, chance = self.look()
+            score, chance = self._look()
             state.looks_since_best += 1
             if score > state.best:
                 state.best, state.looks_since_best = score, 0
@@ -225,6 +225,14 @@ class Trainer:
         self._log(told)
         self._save()
         return told
+
+    def _look(self) -> tuple[float, float]:
+        """Look at the dev patients, with the averaged weights where they are averaged."""
+        kept = self.ema.swap_in(self.model) if self.ema else None
+        found = look_at_dev(self.model, self.dev, self.settings, self.device)
+        if self.ema and kept is not None:
+            self.ema.swap_out(self.model, kept)
+        return found
 
     def _plan(self, epoch: int) -> list[Int64[np.ndarray, " b"]]:
         """Draw the batches of an epoch; of each the share of this process."""
@@ -288,68 +296,12 @@ class Trainer:
             )
 
         def encode_part(part: slice) -> Embeddings:
-            with self._precision():
+            with choose_precision(self.settings, self.device):
                 return encode(self.model, batch, part, self.device)
 
         return backward_in_chunks(
             encode_part, loss_of, batch=len(batch), chunk=self.settings.optim.chunk or len(batch)
         )
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        """Run encoders in bfloat16 where the device has it."""
-        wanted = self.settings.run.bf16 and self.device.type == "cuda"
-        if wanted and torch.cuda.is_bf16_supported():
-            return torch.autocast("cuda", torch.bfloat16)
-        return nullcontext()
-
-    @torch.no_grad()
-    def look(self) -> tuple[float, float]:
-        """Look at the dev patients: mean reciprocal rank over all directions, and chance.
-
-        It tells models apart on a few patients, where Recall@10 is one for all of them.
-        """
-        kept = self.ema.swap_in(self.model) if self.ema else None
-        self.model.eval()
-        samples = self.dev.samples
-        size = min(self.settings.data.batch, 256)
-        planned = plan_epoch(
-            samples, key=self.settings.data.key, batch=size, seed=0, epoch=0, drop_rest=False
-        )[: -(-DEV_MOST // size)]
-        parts: list[dict[str, Tensor]] = []
-        for batch in make_ahead(self.dev.make, planned):
-            with self._precision():
-                made = encode(self.model, batch, slice(0, len(batch)), self.device)
-            parts.append({name: each.float().cpu() for name, each in made.items()})
-        if self.ema and kept is not None:
-            self.ema.swap_out(self.model, kept)
-        rows = np.concatenate(planned)
-        whole = {name: torch.cat([p[name] for p in parts]).numpy() for name in parts[0]}
-        return self._score(whole, rows)
-
-    def _score(
-        self, whole: dict[str, np.ndarray], rows: Int64[np.ndarray, " n"]
-    ) -> tuple[float, float]:
-        """Mean over both directions of each term, among samples that have both sides."""
-        scores, chances = [], []
-        identity = self.dev.make_identity(rows)
-        for a, b, _ in self.settings.loss.weights.terms:
-            chosen = identity.relate(a, b).chosen.numpy()
-            if len(chosen) < 2:
-                continue
-            # The same report is the same thing to find, whoever's it is.
-            report, study = identity.report.numpy()[chosen], identity.key.numpy()[chosen]
-            key = report if Modality.REPORT in (a, b) else study
-            left, right = whole[a][chosen], whole[b][chosen]
-            for query, gallery in ((left, right), (right, left)):
-                found = measure_retrieval(query, gallery, query_key=key, gallery_key=key)
-                scores.append(found.reciprocal)
-                chances.append(found.chance_reciprocal)
-        if not scores:
-            raise InputError(
-                "the dev patients have no two samples with both sides of a term; give more of "
-                "them, or another data.dev_share"
-            )
-        return float(np.mean(scores)), float(np.mean(chances))
 
     # What is written. Only the first process writes.
 
@@ -428,46 +380,6 @@ class Trainer:
         write_bytes(path, "".join(f"{line}\n" for line in kept).encode())
 
 
-@dataclass(slots=True)
-class Average:
-    """A running average of what is trained; running statistics are taken as they are.
-
-    Args:
-        model: Whose weights.
-        decay: Share of the average that stays at a step; less in the first steps.
-    """
-
-    model: TriModal
-    decay: float
-    weights: dict[str, Tensor] = field(init=False)
-    _trained: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.weights = {name: t.detach().clone() for name, t in self.model.own_state().items()}
-        self._trained = frozenset(name for name, _ in self.model.find_trained())
-
-    @torch.no_grad()
-    def follow(self, model: TriModal, step: int) -> None:
-        """Move towards the model's weights, faster in the first steps, which are soon outdated."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, tensor in model.own_state().items():
-            if name in self._trained:
-                self.weights[name].lerp_(tensor, 1 - decay)
-            else:
-                self.weights[name].copy_(tensor)
-
-    def swap_in(self, model: TriModal) -> dict[str, Tensor]:
-        """Put the average into the model; return what was there."""
-        kept = {name: t.detach().clone() for name, t in model.own_state().items()}
-        model.load_own(self.weights)
-        return kept
-
-    @staticmethod
-    def swap_out(model: TriModal, kept: dict[str, Tensor]) -> None:
-        """Put back what was there."""
-        model.load_own(kept)
-
-
 def read_job_samples(job: Job) -> Samples:
     """Read the samples that a training draws from.
 
@@ -495,42 +407,6 @@ def find_rate(optim: OptimSettings, step: int, steps: int) -> float:
 def derive_seed(*numbers: int) -> int:
     """Make one seed of several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-def find_device(name: str) -> torch.device:
-    """Find the device; of several processes each takes its own GPU.
-
-    Raises:
-        EngineError: There is no CUDA device.
-    """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise EngineError(f"device {name} is not there: torch sees no CUDA device; use cpu or auto")
-    return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if ":" not in name else name)
-
-
-def find_rank() -> int:
-    """Number of this process among those that train together."""
-    return dist.get_rank() if count_processes() > 1 else 0
-
-
-def is_first() -> bool:
-    """Say whether this process is the one that writes."""
-    return find_rank() == 0
-
-
-@contextmanager
-def _joined_processes() -> Iterator[None]:
-    """Join the processes that torchrun started, if it did."""
-    if "RANK" not in os.environ or dist.is_initialized():
-        yield
-        return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
 
 
 @contextmanager
