@@ -1,0 +1,175 @@
+"""``drrgen evaluate``: how well encoders find CT, reports and findings, with honest intervals."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from drrgen.choices import AcquisitionName
+from drrgen.cli.console import exit_on_error, set_up_logging, stdout
+from drrgen.errors import InputError
+
+if TYPE_CHECKING:
+    from drrgen_training.evaluation.judging import Judging
+    from drrgen_training.evaluation.results import Evaluation
+
+_BASELINE = "chance, pixels, mean-projection, supervised, ct, or all; repeatable."
+_SHOWN = ("recall@10", "median rank", "macro AUROC")
+
+
+def evaluate(
+    out: Annotated[Path, typer.Option(help="Folder to write: metrics.json, index.html and more.")],
+    dataset: Annotated[
+        Path | None, typer.Argument(help="Output folder of drrgen build; none with --embeddings.")
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="[NAME=]RUN of drrgen train; repeatable.")
+    ] = None,
+    targets: Annotated[
+        list[Path] | None, typer.Option(help="Folder of drrgen embed; one of each modality.")
+    ] = None,
+    pack: Annotated[Path | None, typer.Option(help="Folder of drrgen pack.")] = None,
+    embeddings: Annotated[
+        list[str] | None, typer.Option(help="[NAME=]DIR with rows.parquet; repeatable.")
+    ] = None,
+    baseline: Annotated[list[str] | None, typer.Option(help=f"Also: {_BASELINE}")] = None,
+    ct_dir: Annotated[
+        str | None, typer.Option(help="Where the CT lie, for the baseline mean-projection.")
+    ] = None,
+    salt_file: Annotated[
+        Path | None, typer.Option(help="Salt of the data set, for the same.")
+    ] = None,
+    train_on: Annotated[
+        Path | None, typer.Option(help="Probes learn from this data set; DATASET is external.")
+    ] = None,
+    report_encoder: Annotated[
+        str | None, typer.Option(help="Encoder of prompts, where it lies elsewhere now.")
+    ] = None,
+    prompts: Annotated[
+        str, typer.Option(help="Sentences of zero-shot: x2ct, ctclip, ensemble or FILE.toml.")
+    ] = "x2ct",
+    mapping: Annotated[
+        str | None,
+        typer.Option(help="Labels of external data: rad-chestct-15, mimic-ct ... or FILE.toml."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Rows to judge: test, dev, or all.")] = "test",
+    probes: Annotated[bool, typer.Option(help="Also linear and few-shot probes.")] = True,
+    replicates: Annotated[
+        int, typer.Option(min=100, help="Resamples of the patients, for intervals.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors.")] = False,
+) -> None:
+    """Judge encoders on held-out patients: retrieval, zero-shot, probes, each with its interval.
+
+    Give a data set and the run that was trained on it, or embeddings of any model; several models
+    are compared on the same resampled patients. The published definitions of CT-CLIP and X2CT-CLIP
+    stand beside the right numbers. What was judged is kept in OUT/embeddings/NAME.
+
+    Example: drrgen evaluate DATASET --checkpoint RUN --targets EMB/ct --targets EMB/report --out EVAL
+    """
+    with exit_on_error():
+        set_up_logging(-1 if quiet else 0, None)
+        from drrgen_training.evaluation.evaluate import EvaluateSettings
+        from drrgen_training.evaluation.evaluate import evaluate as judge
+        from drrgen_training.evaluation.judging import Judging
+        from drrgen_training.evaluation.write import write_evaluation
+        from drrgen_training.processes import find_device
+
+        settings = EvaluateSettings(
+            prompts=prompts, mapping=mapping, probes=probes, replicates=replicates, seed=seed,
+            split=split, device=str(find_device(device)),
+        )  # fmt: skip
+        judging = Judging(
+            dataset=dataset, out=out, checkpoints=_split_names(checkpoint),
+            targets=tuple(targets or ()), pack=pack, embeddings=_split_names(embeddings),
+            baselines=_choose_baselines(baseline), train_on=train_on,
+            report_encoder=report_encoder, settings=settings,
+        )  # fmt: skip
+        if judging.wants_mean_projection:
+            _render_mean_projection(judging, ct_dir, salt_file, quiet=quiet)
+        models = []
+        for model in judging.list_models():
+            models.append(model)
+            _say(f"{model.model}: {len(model)} rows", quiet=quiet)
+        found, test = judge(models, settings)
+        write_evaluation(found, test, out)
+        if not quiet:
+            stdout.print(_make_table(found))
+            for warning in found.warnings:
+                print(f"note: {warning}", file=sys.stderr)  # noqa: T201
+        for name in ("index.html", "metrics.json", "per_label.csv", "predictions.parquet"):
+            typer.echo(str(out / name))
+
+
+def _say(text: str, *, quiet: bool) -> None:
+    """Say how far it has come."""
+    if not quiet:
+        print(text, file=sys.stderr)  # noqa: T201
+
+
+def _split_names(words: Sequence[str] | None) -> tuple[tuple[str | None, Path], ...]:
+    """Split NAME=PATH; the name may be missing."""
+    pairs = [word.rpartition("=") if "=" in word else ("", "", word) for word in words or ()]
+    return tuple((name or None, Path(path)) for name, _, path in pairs)
+
+
+def _choose_baselines(words: Sequence[str] | None) -> tuple[str, ...]:
+    """Check the names of baselines."""
+    from drrgen_training.evaluation.baselines import BASELINES
+
+    wanted = tuple(BASELINES if "all" in (words or ()) else dict.fromkeys(words or ()))
+    unknown = [word for word in wanted if word not in BASELINES]
+    if unknown:
+        raise InputError(f"there is no baseline {unknown[0]}; wanted {', '.join(BASELINES)}, all")
+    return wanted
+
+
+def _render_mean_projection(
+    judging: "Judging", ct_dir: str | None, salt_file: Path | None, *, quiet: bool
+) -> None:
+    """Render the CT of the data set once more, as means of HU along parallel rays."""
+    from dataclasses import replace
+
+    from drrgen_pipelines.build import find_build, read_built_config, run_build
+    from drrgen_pipelines.sources import Sources
+
+    from drrgen.cli.render import find_own_salt
+    from drrgen.cli.running import describe_plan, show
+    from drrgen.io.stores import open_place
+
+    if ct_dir is None or judging.dataset is None:
+        raise InputError(
+            "the baseline mean-projection renders the CT again; say where they lie with --ct-dir, "
+            "beside the data set and --checkpoint"
+        )
+    config = read_built_config(open_place(str(judging.dataset)))
+    render = replace(config.render, acquisition=AcquisitionName.MEAN_PROJECTION, views_per_ct=1)
+    build = find_build(
+        Sources(ct=ct_dir), open_place(str(judging.mean_projection)),
+        replace(config, render=render), salt_file=salt_file or find_own_salt(quiet=quiet),
+    )  # fmt: skip
+    show(run_build(build), quiet=quiet, head=lambda **n: describe_plan(build, **n))
+
+
+def _make_table(found: "Evaluation") -> Table:
+    """Lay out the main numbers, a column a model."""
+    models = list(dict.fromkeys(score.model for score in found.scores))
+    table = Table("task", "measure", *models, "chance")
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    chance: dict[tuple[str, str], str] = {}
+    for score in found.scores:
+        if score.label is None and score.measure in _SHOWN:
+            key = score.task, score.measure
+            shown = f"{score.value:.3f}"
+            if score.low == score.low:  # not NaN
+                shown += f" ({score.low:.3f} to {score.high:.3f})"
+            rows.setdefault(key, {})[score.model] = shown
+            chance[key] = f"{score.chance:.3f}" if score.chance == score.chance else ""
+    for (task, measure), cells in rows.items():
+        table.add_row(task, measure, *(cells.get(m, "") for m in models), chance[task, measure])
+    return table
