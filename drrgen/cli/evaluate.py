@@ -70,7 +70,7 @@ def evaluate(
     are compared on the same resampled patients. The published definitions of CT-CLIP and X2CT-CLIP
     stand beside the right numbers. What was judged is kept in OUT/embeddings/NAME.
 
-    Example: drrgen evaluate DATASET --checkpoint RUN --targets EMB/ct --targets EMB/report --out EVAL
+    Example: drrgen evaluate DATASET --checkpoint RUN --targets EMB/report --out EVAL
     """
     with exit_on_error():
         set_up_logging(-1 if quiet else 0, None)

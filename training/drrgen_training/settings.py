@@ -21,10 +21,9 @@ from drrgen.config import check_known, make_record, read_toml, section_to_toml
 from drrgen.errors import ConfigError
 from drrgen_training.losses import LossKind, Modality, Scale, Weights
 from drrgen_training.reports import Template
+from drrgen_training.shipped import find_shipped
 
 CACHED, NONE = "cached", "none"  # instead of the name of an encoder
-_HERE = Path(__file__).parent
-_FOLDERS = (_HERE / "recipes", _HERE.parent / "recipes")  # in a wheel, and in the tree
 
 
 class KeyKind(StrEnum):
@@ -245,14 +244,7 @@ def find_recipe(name: str) -> Path:
     Raises:
         ConfigError: There is none.
     """
-    if name.endswith(".toml"):
-        return Path(name)
-    shipped = {path.stem: path for folder in _FOLDERS for path in sorted(folder.glob("*.toml"))}
-    if name not in shipped:
-        raise ConfigError(
-            f"there is no recipe {name}; wanted one of {', '.join(sorted(shipped))}, or FILE.toml"
-        )
-    return shipped[name]
+    return find_shipped("recipes", name)
 
 
 def read_settings(path: Path | None, overrides: Sequence[str] = ()) -> TrainSettings:

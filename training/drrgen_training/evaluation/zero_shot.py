@@ -1,52 +1,71 @@
-"""Findings told by prompts alone."""
+"""Findings told by sentences alone."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 
-from drrgen_training.evaluation.classification import measure_auroc
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ZeroShot:
-    """How prompts alone tell findings; chance is 0.5.
-
-    Attributes:
-        auroc: By label; NaN where one class is missing.
-        macro: Mean over the labels that have both classes.
-    """
-
-    auroc: dict[str, float]
-    macro: float
+from drrgen.errors import InputError
+from drrgen_training.evaluation.prompts import PromptSet
 
 
-def make_prompts(label: str) -> tuple[str, str]:
-    """Make the prompts of presence and absence that CT-CLIP and X2CT-CLIP train and look with.
+def score_zero_shot(
+    vectors: Float[np.ndarray, "n e"],
+    sentences: Mapping[str, Float[np.ndarray, " _"]],
+    prompts: PromptSet,
+    labels: Iterable[str],
+    scale: float | None = None,
+) -> dict[str, Float[np.ndarray, " n"]]:
+    """Score findings by how much nearer a vector is to presence than to absence.
 
-    Example:
-        >>> make_prompts("Pleural effusion")
-        ('There is pleural effusion.', 'There is no pleural effusion.')
-    """
-    return f"There is {label.lower()}.", f"There is no {label.lower()}."
-
-
-def measure_zero_shot(
-    embeddings: Float[np.ndarray, "n e"],
-    prompts: Mapping[str, tuple[Float[np.ndarray, " e"], Float[np.ndarray, " e"]]],
-    labels: Mapping[str, Int64[np.ndarray, " n"]],
-) -> ZeroShot:
-    """Score each label by how much nearer an embedding is to presence than to absence.
+    It is the softmax over the two cosines, ``1 / (1 + exp(-scale (present - absent)))``; of several
+    sentences a side the mean vector is taken, at length one. The order of rows, and so AUROC,
+    does not hang on the scale.
 
     Args:
-        embeddings: Unit vectors of radiographs or CT.
-        prompts: Unit vectors of presence and absence, by label.
-        labels: 1, 0, or anything else for unknown, by label.
+        vectors: Unit vectors of radiographs or CT.
+        sentences: Unit vectors of all sentences.
+        prompts: Which sentences.
+        labels: Findings.
+        scale: Factor of the cosines that the model was trained with; 1 for None.
+
+    Returns:
+        Probability of presence, by label.
+
+    Raises:
+        InputError: A sentence has no vector, or one of another length.
     """
-    auroc = {
-        name: measure_auroc(embeddings @ (present - absent), labels[name])
-        for name, (present, absent) in prompts.items()
-    }
-    known = [value for value in auroc.values() if np.isfinite(value)]
-    return ZeroShot(auroc=auroc, macro=float(np.mean(known)) if known else float("nan"))
+    return {
+        label: _softmax(vectors, *(_average(side, sentences, vectors.shape[1])
+                                   for side in prompts.write(label)), scale or 1.0)
+        for label in labels
+    }  # fmt: skip
+
+
+def _softmax(
+    vectors: Float[np.ndarray, "n e"],
+    present: Float[np.ndarray, " e"],
+    absent: Float[np.ndarray, " e"],
+    scale: float,
+) -> Float[np.ndarray, " n"]:
+    """Softmax over two cosines, the share of the first."""
+    return 1 / (1 + np.exp(-scale * (vectors.astype(np.float64) @ (present - absent))))
+
+
+def _average(
+    side: Sequence[str], sentences: Mapping[str, Float[np.ndarray, " _"]], width: int
+) -> Float[np.ndarray, " e"]:
+    """Average the vectors of a side, and bring the mean to length one."""
+    missing = [sentence for sentence in side if sentence not in sentences]
+    if missing:
+        raise InputError(
+            f"{len(missing)} sentences have no embedding, such as {missing[0]!r}; embed them with "
+            "the model's own report encoder"
+        )
+    mean = np.mean([sentences[sentence].astype(np.float64) for sentence in side], axis=0)
+    if mean.shape != (width,):
+        raise InputError(
+            f"sentences have vectors of {mean.size} numbers, radiographs of {width}; embed both "
+            "into one space"
+        )
+    return mean / max(float(np.linalg.norm(mean)), 1e-12)
