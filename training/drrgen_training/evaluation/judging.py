@@ -94,6 +94,12 @@ class Judging:
                 "a data set goes with --checkpoint RUN, one needs the other; for embeddings alone "
                 "give --embeddings DIR"
             )
+        from_pictures = set(self.baselines) - {baselines.CHANCE, baselines.CT_SIDE}
+        if from_pictures and self.train_on is not None:
+            raise InputError(
+                f"with --train-on the baselines {', '.join(sorted(from_pictures))} are not made; "
+                "evaluate that data set by itself for them"
+            )
         if self.baselines and self.dataset is None:
             raise InputError(
                 f"the baselines {', '.join(self.baselines)} need the radiographs; give a data set "
@@ -131,9 +137,7 @@ class Judging:
         if Modality.REPORT not in targets:
             return made
         tower = find_report_tower(targets, self.report_encoder)
-        sentences = read_prompts(self.settings.prompts).all_sentences(
-            self.settings.choose_labels(made)
-        )
+        sentences = read_prompts(self.settings.prompts).write_all(self.settings.choose_labels(made))
         return replace(made, prompts=embed_sentences(tower, sentences))
 
     def _read(self, told: TrainSettings) -> Samples:
@@ -153,22 +157,21 @@ class Judging:
         run = self.checkpoints[0][1]
         told = _read_run_settings(run)
         samples = self._read(told)
-        own = first.take(first.split != "")  # with train_on, rows of two data sets
         pictures = self._open(samples, told)
         for name in self.baselines:
             match name:
                 case baselines.CHANCE:
-                    yield baselines.make_chance(own, self.settings.seed)
+                    yield baselines.make_chance(first, self.settings.seed)
                 case baselines.CT_SIDE:
-                    yield baselines.make_ct_side(own)
+                    yield baselines.make_ct_side(first)
                 case baselines.PIXELS:
-                    yield baselines.make_pixels(own, pictures)
+                    yield baselines.make_pixels(first, pictures)
                 case baselines.SUPERVISED:
                     settings = SupervisedSettings(
                         encoder=told.model.cxr, seed=self.settings.seed, crop=told.data.crop,
                         brightness=told.data.brightness, contrast=told.data.contrast,
                     )  # fmt: skip
-                    yield baselines.make_supervised(own, pictures, settings, self.settings.device)
+                    yield baselines.make_supervised(first, pictures, settings, self.settings.device)
                 case baselines.MEAN_PROJECTION:
                     yield self._train_on_mean_projections(samples, told)
 

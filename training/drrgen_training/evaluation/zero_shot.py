@@ -35,11 +35,13 @@ def score_zero_shot(
     Raises:
         InputError: A sentence has no vector, or one of another length.
     """
-    return {
-        label: _softmax(vectors, *(_average(side, sentences, vectors.shape[1])
-                                   for side in prompts.write(label)), scale or 1.0)
-        for label in labels
-    }  # fmt: skip
+    scores = {}
+    for label in labels:
+        present, absent = (
+            _average(side, sentences, vectors.shape[1]) for side in prompts.write(label)
+        )
+        scores[label] = _softmax(vectors, present, absent, scale or 1.0)
+    return scores
 
 
 def _softmax(

@@ -1,0 +1,339 @@
+"""Judge models on the same held-out patients: everything that ``drrgen evaluate`` says."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from drrgen.choices import Split
+from drrgen.errors import ConfigError, InputError
+from drrgen_training.evaluation.embedded import Embedded
+from drrgen_training.evaluation.findings import (
+    Told,
+    choose_thresholds,
+    confuse,
+    draw_curves,
+    list_predictions,
+    measure_findings,
+)
+from drrgen_training.evaluation.mappings import read_mapping
+from drrgen_training.evaluation.measured import Measured, list_differences
+from drrgen_training.evaluation.probe import FRACTIONS, SHOTS, check_apart, run_probes
+from drrgen_training.evaluation.prompts import read_prompts
+from drrgen_training.evaluation.results import Curve, Difference, Evaluation, Hit, Prediction
+from drrgen_training.evaluation.retrieval import pick_first
+from drrgen_training.evaluation.searches import (
+    KS,
+    draw_recall,
+    list_directions,
+    measure_reconstructions,
+    measure_same,
+    measure_search,
+    pick_hits,
+)
+from drrgen_training.evaluation.statistics import (
+    FEW_POSITIVES,
+    compare_delong,
+    correct_holm,
+    draw_resamples,
+)
+from drrgen_training.evaluation.tables import align
+from drrgen_training.evaluation.zero_shot import score_zero_shot
+from drrgen_training.losses import Modality
+
+ALL = "all"  # in the place of a split: every row is judged
+CLASSIFIER, ZERO_SHOT, PROBE = "classifier", "zero-shot from", "probe of"
+_SPLITS = (Split.TEST.value, Split.DEV.value, ALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateSettings:
+    """How models are judged.
+
+    Attributes:
+        split: Whose rows: ``test``, ``dev`` or ``all``.
+        prompts: Set of sentences, see ``evaluation.prompts``.
+        mapping: Labels of external data, see ``evaluation.mappings``.
+        ks: Of Recall@K and the like.
+        probes: Whether probes are trained.
+        fractions: Shares of the train patients that probes see.
+        shots: Numbers of positives that probes see.
+        seeds: Draws of each share.
+        replicates: Resamples of the patients.
+        seed: Seed of what is drawn.
+        device: Where vectors are compared.
+
+    Raises:
+        ConfigError: No such split, or numbers that cannot be.
+    """
+
+    split: str = Split.TEST.value
+    prompts: str = "x2ct"
+    mapping: str | None = None
+    ks: tuple[int, ...] = KS
+    probes: bool = True
+    fractions: tuple[float, ...] = FRACTIONS
+    shots: tuple[int, ...] = SHOTS
+    seeds: int = 5
+    replicates: int = 1000
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.split not in _SPLITS:
+            raise ConfigError(f"split: got {self.split}, wanted {', '.join(_SPLITS)}")
+        if self.replicates < 2 or self.seeds < 1:
+            raise ConfigError(
+                f"got {self.replicates} replicates and {self.seeds} seeds, wanted 2 and 1 or more"
+            )
+
+    def choose_labels(self, judged: Embedded) -> list[str]:
+        """Choose the labels that sentences are about: those of the data, or of the mapping."""
+        return list(judged.labels) if self.mapping is None else read_mapping(self.mapping).sources
+
+
+@dataclass(slots=True, kw_only=True)
+class Judgement:
+    """What is found about one model."""
+
+    measured: list[Measured] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    predictions: list[Prediction] = field(default_factory=list)
+    hits: list[Hit] = field(default_factory=list)
+    confusion: dict[str, Any] | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bench:
+    """The rows that one model is judged on.
+
+    Attributes:
+        test: One row of each scan.
+        whole: All test rows.
+        train: Rows that probes learn from.
+        dev: Rows that thresholds are chosen on.
+    """
+
+    test: Embedded
+    whole: Embedded
+    train: Embedded
+    dev: Embedded
+
+
+def evaluate(models: Sequence[Embedded], settings: EvaluateSettings) -> tuple[Evaluation, Embedded]:
+    """Judge models, and compare the first one with each other.
+
+    Args:
+        models: Embeddings of the same radiographs.
+        settings: How.
+
+    Returns:
+        All that was found, and the test rows that examples name.
+
+    Raises:
+        ConfigError: No such prompts or mapping.
+        InputError: Models of other rows, too few patients, or a patient in train and test.
+    """
+    benches = [_make_bench(model, settings) for model in align(models)]
+    test, whole = benches[0].test, benches[0].whole
+    weights = draw_resamples(test.patient, replicates=settings.replicates, seed=settings.seed)
+    of_all = draw_resamples(whole.patient, replicates=settings.replicates, seed=settings.seed)
+    found = {b.test.model: _judge(b, settings, weights, of_all) for b in benches}
+    measured = {name: each.measured for name, each in found.items()}
+    differences = [
+        *list_differences(list(found), measured), *_compare_labels(benches, found, test.patient)
+    ]  # fmt: skip
+    confusion = {name: each.confusion for name, each in found.items() if each.confusion}
+    return Evaluation(
+        scores=tuple(m.score for each in found.values() for m in each.measured),
+        differences=tuple(differences),
+        curves=tuple(c for each in found.values() for c in each.curves),
+        predictions=tuple(p for each in found.values() for p in each.predictions),
+        hits=tuple(h for each in found.values() for h in each.hits),
+        facts=_describe(benches, settings) | {"confusion": confusion},
+        warnings=tuple(dict.fromkeys(_warn(test, found))),
+    ), test
+
+
+def _make_bench(model: Embedded, settings: EvaluateSettings) -> Bench:
+    """Sort the rows of a model by what they are for."""
+    if settings.mapping is not None:
+        truth = read_mapping(settings.mapping).map_truth(model.labels)
+        model = replace(model, labels=truth)
+    every = settings.split == ALL
+    whole = model if every else model.take(model.split == settings.split)
+    if len(whole) < 2:
+        counts = dict(zip(*np.unique(model.split, return_counts=True), strict=True))
+        shown = ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
+        raise InputError(
+            f"{model.model} has {len(whole)} rows of the split {settings.split} (there are "
+            f"{shown}), wanted more; give another --split"
+        )
+    held = Split.DEV if settings.split == Split.TEST else None
+    learnt = (Split.TRAIN,) if settings.split == Split.DEV else (Split.TRAIN, Split.DEV)
+    none = np.zeros(len(model), bool)
+    return Bench(
+        test=whole.take(pick_first(whole.study)), whole=whole,
+        train=model.take(none if every else np.isin(model.split, learnt)),
+        dev=model.take(none if held is None else model.split == held),
+    )  # fmt: skip
+
+
+def _judge(
+    bench: Bench,
+    settings: EvaluateSettings,
+    weights: UInt8[np.ndarray, "r n"],
+    of_all: UInt8[np.ndarray, "r m"],
+) -> Judgement:
+    """Judge one model."""
+    test, made = bench.test, Judgement()
+    for way in list_directions(test, settings.device):
+        made.measured += measure_search(test, way, weights, settings.ks)
+        made.curves.append(draw_recall(test, way, weights))
+        if way.task.startswith(Modality.CXR):
+            made.hits += pick_hits(test, way)
+    made.measured += measure_same(test, weights, settings.ks, settings.device)
+    made.measured += measure_reconstructions(bench.whole, of_all, settings.ks, settings.device)
+    for told in _list_told(bench, settings, made.warnings):
+        made.told.append(told)
+        made.measured += measure_findings(test, told, weights)
+        if len(told.scores) == 1:
+            made.predictions += list_predictions(test, told)
+            made.curves += draw_curves(test, told, weights)
+            made.confusion = made.confusion or confuse(test, told)
+    return made
+
+
+def _list_told(bench: Bench, settings: EvaluateSettings, warnings: list[str]) -> Iterator[Told]:
+    """List all ways in which a model tells findings."""
+    test = bench.test
+    if test.findings:
+        yield _map(bench, settings, CLASSIFIER, test.findings, bench.dev.findings)
+    if test.prompts:
+        for side in (Modality.CXR, Modality.CT):
+            if side in test.vectors and test.has(side).all():
+                told = [_score_prompts(rows, side, settings) for rows in (test, bench.dev)]
+                yield _map(bench, settings, f"{ZERO_SHOT} {side}", *told)
+    if not settings.probes:
+        return
+    if not len(bench.train):
+        warnings.append(f"{test.model}: no train rows, so no probes")
+        return
+    check_apart(bench.train, bench.whole)
+    for side in (Modality.CXR, Modality.CT):
+        if side in test.vectors and test.has(side).all():
+            yield from _probe(bench, side, settings)
+
+
+def _score_prompts(
+    rows: Embedded, side: Modality, settings: EvaluateSettings
+) -> dict[str, np.ndarray]:
+    """Score the rows by sentences."""
+    if not len(rows):
+        return {}
+    return score_zero_shot(
+        np.nan_to_num(rows.vectors[side]), rows.prompts, read_prompts(settings.prompts),
+        settings.choose_labels(rows), rows.scale,
+    )  # fmt: skip
+
+
+def _map(
+    bench: Bench,
+    settings: EvaluateSettings,
+    task: str,
+    scores: Mapping[str, np.ndarray],
+    on_dev: Mapping[str, np.ndarray],
+) -> Told:
+    """Map scores to the labels of external data, and choose thresholds on dev rows."""
+    if settings.mapping is not None:
+        mapping = read_mapping(settings.mapping)
+        scores = mapping.map_scores(scores)
+        on_dev = mapping.map_scores(on_dev) if on_dev else {}
+    thresholds = choose_thresholds(on_dev, bench.dev.labels) if on_dev else {}
+    return Told(task=task, scores=({name: scores[name] for name in bench.test.labels},),
+                thresholds=thresholds)  # fmt: skip
+
+
+def _probe(bench: Bench, side: Modality, settings: EvaluateSettings) -> Iterator[Told]:
+    """Train probes; the draws of a share are one thing that is told."""
+    draws: dict[str, list[Mapping[str, np.ndarray]]] = {}
+    for probe in run_probes(
+        bench.train, bench.test, side, fractions=settings.fractions, shots=settings.shots,
+        seeds=settings.seeds,
+    ):  # fmt: skip
+        draws.setdefault(probe.name, []).append(probe.scores)
+    for name, scores in draws.items():
+        yield Told(task=f"{PROBE} {side}, {name}", scores=tuple(scores))
+
+
+def _compare_labels(
+    benches: Sequence[Bench], found: Mapping[str, Judgement], patient: Int64[np.ndarray, " n"]
+) -> Iterator[Difference]:
+    """Compare the first model with each other, label by label (DeLong), corrected by Holm.
+
+    DeLong takes rows as independent, so one row of each patient is taken.
+    """
+    rows = pick_first(patient)
+    first, *others = benches
+    for other in others:
+        theirs = {told.task: told for told in found[other.test.model].told}
+        for told in found[first.test.model].told:
+            against = theirs.get(told.task)
+            if against is not None and len(told.scores) == len(against.scores) == 1:
+                yield from _compare_task(first.test, other.test, told, against, rows)
+
+
+def _compare_task(
+    mine: Embedded, other: Embedded, told: Told, against: Told, rows: Int64[np.ndarray, " m"]
+) -> Iterator[Difference]:
+    """Compare two models in one task."""
+    labels = [
+        name for name in told.labels
+        if name in against.scores[0] and np.isfinite(told.scores[0][name]).all()
+        and np.isfinite(against.scores[0][name]).all()
+    ]  # fmt: skip
+    tests = [
+        compare_delong(told.scores[0][x][rows], against.scores[0][x][rows], mine.labels[x][rows])
+        for x in labels
+    ]
+    corrected = correct_holm(np.array([t.p for t in tests]))
+    for label, t, p_holm in zip(labels, tests, corrected.tolist(), strict=True):
+        yield Difference(
+            model=mine.model, other=other.model, task=told.task, measure="AUROC", label=label,
+            value=t.auroc - t.other, low=t.low, high=t.high, p=t.p, p_holm=p_holm, test="delong",
+        )  # fmt: skip
+
+
+def _describe(benches: Sequence[Bench], settings: EvaluateSettings) -> dict[str, Any]:
+    """Say what the numbers were made of."""
+    test = benches[0].test
+    return {
+        "models": [bench.test.model for bench in benches],
+        "scans": len(test),
+        "rows": len(benches[0].whole),
+        "patients": len(np.unique(test.patient)),
+        "train_patients": len(np.unique(benches[0].train.patient)),
+        "labels": list(test.labels),
+        "positives": {name: int((told == 1).sum()) for name, told in test.labels.items()},
+        "split": settings.split,
+        "prompts": settings.prompts,
+        "mapping": settings.mapping,
+        "replicates": settings.replicates,
+        "seed": settings.seed,
+        "probe_draws": settings.seeds if settings.probes else 0,
+        "drrgen_version": version("drrgen"),
+    }
+
+
+def _warn(test: Embedded, found: Mapping[str, Judgement]) -> Iterator[str]:
+    """Say what a reader should know."""
+    few = [name for name, told in test.labels.items() if (told == 1).sum() < FEW_POSITIVES]
+    if few:
+        yield f"fewer than {FEW_POSITIVES} test scans have {', '.join(few)}"
+    for each in found.values():
+        yield from each.warnings
