@@ -142,7 +142,7 @@ def publish_classification(
             for name, value in values.items()
         )  # fmt: skip
     later = measure_x2ct_probe(probabilities, labels, version="later")
-    overwritten = {f"{name}, later": later[name] for name in later if name.endswith("ROC-AUC")}
+    overwritten = {name: later[name] for name in later if name.endswith("ROC-AUC")}
     earlier = measure_x2ct_probe(probabilities, labels)
     return _publish(compat, [("classification", earlier), ("classification, later", overwritten)])
 
@@ -215,7 +215,7 @@ def measure_x2ct_map(
     check_rows("gallery_labels", gallery_labels, len(gallery))
     _check_binary(query_labels)
     _check_binary(gallery_labels)
-    kept = gallery_labels.any(1)
+    kept = (gallery_labels == 1).any(1)
     if not kept.any():
         raise InputError(f"none of {len(kept)} items has a positive label, wanted some")
     items = gallery_labels[kept] == 1
@@ -227,7 +227,7 @@ def measure_x2ct_map(
 
 def measure_recall(
     queries: Float[np.ndarray, "n _"],
-    gallery: Float[np.ndarray, "n _"],
+    gallery: Float[np.ndarray, "m _"],
     *,
     ks: Sequence[int] = RECALL_KS,
 ) -> dict[str, float]:
@@ -253,7 +253,7 @@ def measure_recall(
 
 def measure_x2ct_recall(
     queries: Float[np.ndarray, "n _"],
-    gallery: Float[np.ndarray, "n _"],
+    gallery: Float[np.ndarray, "m _"],
     *,
     version: Version,
     ks: Sequence[int] = RECALL_KS,
@@ -302,7 +302,7 @@ def measure_ctclip_classification(
 def measure_ctclip_label(
     probabilities: Float[np.ndarray, " n"], labels: Int64[np.ndarray, " n"]
 ) -> dict[str, float]:
-    """CT-CLIP's numbers of one label: ``AUROC``, ``Threshold``, ``Accuracy``, ``Precision``, ``F1``.
+    """CT-CLIP's numbers of one label.
 
     The threshold is the one of 100 from 0 to 1 whose point of the ROC curve is nearest to
     (0, 1), the last of equals; a probability above it is positive. It is fitted on the very data
@@ -312,6 +312,9 @@ def measure_ctclip_label(
     Args:
         probabilities: Of presence, 0 to 1.
         labels: 1 and 0.
+
+    Returns:
+        ``AUROC``, ``Threshold``, ``Accuracy``, ``Precision``, ``F1``.
 
     Raises:
         InputError: A label is neither 0 nor 1, there is one class only, or a probability is not
@@ -453,7 +456,7 @@ def _publish(compat: Compat, told: Sequence[tuple[str, dict[str, float]]]) -> tu
     return tuple(
         Published(
             compat=compat,
-            measure=f"{name}, later" if kind == "Recall, later" else name,
+            measure=f"{name}, later" if kind.endswith(", later") else name,
             value=value,
             fault=FAULTS[compat, kind],
         )
@@ -482,7 +485,7 @@ def _check_classes(
 ) -> None:
     """Refuse what has no ROC curve."""
     _check_binary(labels)
-    lone = np.flatnonzero(labels.min(0) == labels.max(0))
+    lone = np.flatnonzero(~((labels == 1).any(0) & (labels == 0).any(0)))
     if lone.size:
         raise InputError(
             f"labels {lone.tolist()} have one class only, wanted both; leave those labels out"
