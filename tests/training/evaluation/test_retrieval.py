@@ -18,6 +18,7 @@ from drrgen_training.evaluation.retrieval import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
 from drrgen.errors import InputError
 
@@ -193,6 +194,15 @@ def test_average_precision_is_the_sum_by_hand() -> None:
     assert found.values[0] == pytest.approx(
         [1, 1 / 2, (1 + 2 / 3) / 3, (1 + 2 / 3 + 3 / 5) / 3, (1 + 2 / 3 + 3 / 5) / 3]
     )
+
+
+def test_average_precision_of_all_is_that_of_scikit_learn() -> None:
+    x, y, key = make_unit(40), make_unit(60), np.arange(60) % 7
+    found = average_precision_at_k(
+        Search(queries=x, gallery=y), query_key=key[:40], gallery_key=key, ks=(60,)
+    )
+    wanted = [average_precision_score(key == key[i], y @ x[i]) for i in range(40)]
+    assert found.values[:, 0] == pytest.approx(wanted, abs=1e-12)
 
 
 def test_average_precision_of_ties_is_the_mean_over_their_orders() -> None:

@@ -294,15 +294,14 @@ def find_top(search: Search, k: int) -> Top:
         )
     rows, found = [], []
     for _, scores in search.score():
-        least = scores.topk(k, dim=1).values[:, -1:]
-        above, level = scores > least, scores == least
-        room = k - above.sum(1, keepdim=True)
-        place = (above | (level & (level.cumsum(1) <= room))).nonzero()[:, 1].reshape(-1, k)
-        ordered = scores.gather(1, place).sort(dim=1, descending=True, stable=True)
-        rows.append(place.gather(1, ordered.indices).cpu().numpy())
-        found.append(ordered.values.cpu().numpy())
+        least = scores.topk(k, dim=1).values[:, -1]
+        for each, limit in zip(scores, least, strict=True):
+            place = (each >= limit).nonzero()[:, 0]  # K or more of them, the earlier row first
+            best = each[place].sort(descending=True, stable=True)
+            rows.append(place[best.indices[:k]].cpu().numpy())
+            found.append(best.values[:k].cpu().numpy())
     step = _round(search.queries)[1] + _round(search.gallery)[1]
-    return Top(rows=np.concatenate(rows), scores=np.ldexp(np.concatenate(found), step))
+    return Top(rows=np.stack(rows), scores=np.ldexp(np.stack(found), step))
 
 
 def average_precision_at_k(
