@@ -11,6 +11,7 @@ from drrgen.cli.compare import compare
 from drrgen.cli.config import show_config
 from drrgen.cli.console import read_version, stdout
 from drrgen.cli.doctor import show_doctor
+from drrgen.cli.evaluate import evaluate
 from drrgen.cli.export import export
 from drrgen.cli.export_model import export_model
 from drrgen.cli.gallery import gallery
@@ -63,6 +64,7 @@ app.command("cohort")(cohort)
 app.command("pack")(pack)
 app.command("embed")(embed)
 app.command("train")(train)
+app.command("evaluate")(evaluate)
 app.command("export-model")(export_model)
 app.command("config")(show_config)
 app.command("doctor")(show_doctor)

@@ -23,16 +23,24 @@ from drrgen_training.evaluation.mappings import read_mapping
 from drrgen_training.evaluation.measured import Measured, list_differences
 from drrgen_training.evaluation.probe import FRACTIONS, SHOTS, check_apart, run_probes
 from drrgen_training.evaluation.prompts import read_prompts
-from drrgen_training.evaluation.results import Curve, Difference, Evaluation, Hit, Prediction
+from drrgen_training.evaluation.published import (
+    Compat,
+    Published,
+    publish_classification,
+    publish_retrieval,
+)
+from drrgen_training.evaluation.results import Curve, Difference, Evaluation, Hit, Prediction, Score
 from drrgen_training.evaluation.retrieval import pick_first
 from drrgen_training.evaluation.searches import (
     KS,
+    Direction,
     draw_recall,
     list_directions,
     measure_reconstructions,
     measure_same,
     measure_search,
     pick_hits,
+    stack_labels,
 )
 from drrgen_training.evaluation.statistics import (
     FEW_POSITIVES,
@@ -104,6 +112,7 @@ class Judgement:
     curves: list[Curve] = field(default_factory=list)
     predictions: list[Prediction] = field(default_factory=list)
     hits: list[Hit] = field(default_factory=list)
+    published: list[Score] = field(default_factory=list)
     confusion: dict[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -155,6 +164,7 @@ def evaluate(models: Sequence[Embedded], settings: EvaluateSettings) -> tuple[Ev
         curves=tuple(c for each in found.values() for c in each.curves),
         predictions=tuple(p for each in found.values() for p in each.predictions),
         hits=tuple(h for each in found.values() for h in each.hits),
+        published=tuple(p for each in found.values() for p in each.published),
         facts=_describe(benches, settings) | {"confusion": confusion},
         warnings=tuple(dict.fromkeys(_warn(test, found))),
     ), test
@@ -195,6 +205,7 @@ def _judge(
     for way in list_directions(test, settings.device):
         made.measured += measure_search(test, way, weights, settings.ks)
         made.curves.append(draw_recall(test, way, weights))
+        made.published += _publish_search(test, way)
         if way.task.startswith(Modality.CXR):
             made.hits += pick_hits(test, way)
     made.measured += measure_same(test, weights, settings.ks, settings.device)
@@ -203,10 +214,48 @@ def _judge(
         made.told.append(told)
         made.measured += measure_findings(test, told, weights)
         if len(told.scores) == 1:
+            made.published += _publish_findings(test, told)
             made.predictions += list_predictions(test, told)
             made.curves += draw_curves(test, told, weights)
             made.confusion = made.confusion or confuse(test, told)
     return made
+
+
+def _publish_search(test: Embedded, way: Direction) -> Iterator[Score]:
+    """Tell a direction by the published definitions, where enough of the labels are known."""
+    labels = stack_labels(test)[way.rows]
+    known = labels[:, np.isin(labels, (0, 1)).all(0)]
+    told = known if known.shape[1] and (known == 1).any() else None
+    for compat in Compat:
+        yield from _list_published(test, way.task, len(way.rows), publish_retrieval(
+            compat, way.search.queries, way.search.gallery, told
+        ))  # fmt: skip
+
+
+def _publish_findings(test: Embedded, told: Told) -> Iterator[Score]:
+    """Tell findings by the published definitions, of labels that are known and of both kinds."""
+    kept = [
+        name for name in told.labels
+        if set(np.unique(test.labels[name])) == {0, 1} and np.isfinite(told.scores[0][name]).all()
+    ]  # fmt: skip
+    if not kept:
+        return
+    scores = np.stack([told.scores[0][name] for name in kept], axis=1).astype(np.float64)
+    truth = np.stack([test.labels[name] for name in kept], axis=1)
+    for compat in Compat:
+        found = publish_classification(compat, scores, truth)
+        yield from _list_published(test, told.task, len(test), found)
+
+
+def _list_published(
+    test: Embedded, task: str, n: int, found: Sequence[Published]
+) -> Iterator[Score]:
+    """Make scores of published numbers; their note says what is wrong with them."""
+    for each in found:
+        yield Score(
+            model=test.model, task=task, measure=f"{each.compat} {each.measure}", value=each.value,
+            low=each.low, high=each.high, n=n, note=each.fault,
+        )  # fmt: skip
 
 
 def _list_told(bench: Bench, settings: EvaluateSettings, warnings: list[str]) -> Iterator[Told]:
