@@ -1,6 +1,6 @@
 """Does it align? Both stages on the virtual cohort, measured on patients that nobody trained on.
 
-    python benchmarks/alignment.py                 # 400 patients, three seeds, mean and spread
+    python benchmarks/alignment.py                 # 600 patients, three seeds, mean and spread
     python benchmarks/alignment.py --demo          # 120 patients, one seed: make demo-train
 
 Virtual patients are a test article: what holds here is the machinery, and nothing clinical.
@@ -18,14 +18,12 @@ import zlib
 from collections import defaultdict
 from pathlib import Path
 
-from drrgen_training.batches import open_sources
-from drrgen_training.evaluate import Line, embed_test, measure_test
-from drrgen_training.losses import Modality
-from drrgen_training.model import load_run
-from drrgen_training.pictures import PicturePack
-from drrgen_training.samples import read_samples
-from drrgen_training.settings import read_settings
+import numpy as np
+from drrgen_training.evaluation.results import Score
+from drrgen_training.evaluation.write import read_metrics
 
+VISIBLE = 0.5  # contrast over the deviation of the anatomy around, in the PA view, at the median
+SHOWN = ("recall@1", "recall@10", "median rank", "mAP@10", "macro AUROC")
 SALT = Path(__file__).parents[1] / "pipelines" / "recipes" / "public-salt.txt"
 
 
@@ -43,7 +41,8 @@ def make_data(root: Path, options: argparse.Namespace) -> Path:
     tables = ["--reports", cohort / "reports.csv", "--labels", cohort / "labels.csv",
               "--metadata", root / "metadata.csv"]  # fmt: skip
     if options.cohort is None:
-        call("cohort", "--n", options.n, "--size", options.size, "--out", cohort, "-q")
+        call("cohort", "--n", options.n, "--size", options.size, "--seed", options.cohort_seed,
+             "--out", cohort, "-q")  # fmt: skip
     write_splits(cohort / "metadata.csv", root / "metadata.csv")
     call("build", "--ct-dir", cohort / "ct", *tables, "--recipe", "virtual", "--out", data,
          "--view", "PA", "--size", options.picture, "--salt-file", SALT, "-q")  # fmt: skip
@@ -64,7 +63,7 @@ def write_splits(table: Path, to: Path) -> None:
         writer.writerows(rows)
 
 
-def align(root: Path, data: Path, seed: int, options: argparse.Namespace) -> list[Line]:
+def align(root: Path, data: Path, seed: int, options: argparse.Namespace) -> tuple[Score, ...]:
     """Run both stages with a seed; measure."""
     run = root / f"seed-{seed}"
     pack, cohort = root / "PACK", options.cohort or root / "COHORT"
@@ -80,26 +79,49 @@ def align(root: Path, data: Path, seed: int, options: argparse.Namespace) -> lis
          "--workers", 2, "-q")  # fmt: skip
     call("train", data, "--recipe", "demo", "--out", run / "S2", *shared,
          "--targets", run / "ct", "--targets", run / "report")  # fmt: skip
-    samples = read_samples(data)
-    settings = read_settings(run / "S2" / "config.toml")
-    targets = open_sources(settings, [run / "ct", run / "report"], pack).targets
-    test = embed_test(samples, PicturePack(pack, samples), run / "S2", targets)
-    return list(measure_test(test, load_run(stage1, Modality.REPORT)))
+    call("evaluate", data, "--checkpoint", f"drrgen={run / 'S2'}", "--targets", run / "ct",
+         "--targets", run / "report", "--pack", pack, "--no-probes", "--out", run / "EVAL",
+         "-q")  # fmt: skip
+    return read_metrics(run / "EVAL").scores
 
 
-def print_table(lines: list[list[Line]]) -> None:
-    """Print every number: mean over the seeds, spread, chance."""
-    found: dict[tuple[str, str], list[Line]] = defaultdict(list)
-    for line in (line for seed in lines for line in seed):
-        found[line.task, line.measure].append(line)
-    print(f"| task | measure | mean of {len(lines)} seeds | spread | chance |")
+def find_visible(cohort: Path) -> set[str]:
+    """Find the labels whose findings can be seen in the PA view, as the cohort measured."""
+    seen: dict[str, list[float]] = defaultdict(list)
+    with (cohort / "findings.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for label in filter(None, row["labels"].split("; ")):
+                seen[label].append(float(row["visibility_pa"] or 0))
+    return {label for label, each in seen.items() if statistics.median(each) >= VISIBLE}
+
+
+def print_table(seeds: list[tuple[Score, ...]], visible: set[str]) -> None:
+    """Print the main numbers: mean over the seeds, spread, chance."""
+    found: dict[tuple[str, str], list[Score]] = defaultdict(list)
+    areas: dict[str, list[list[float]]] = defaultdict(list)
+    for scores in seeds:
+        for score in scores:
+            if score.measure in SHOWN or score.measure == "AUROC":
+                found[score.task, score.label or score.measure].append(score)
+        for task in dict.fromkeys(s.task for s in scores if s.measure == "AUROC"):
+            areas[task].append([s.value for s in scores if s.task == task and s.label in visible
+                                and s.measure == "AUROC" and np.isfinite(s.value)])  # fmt: skip
+    print(f"| task | measure | mean of {len(seeds)} seeds | spread | chance |")
     print("| --- | --- | --- | --- | --- |")
     for (task, measure), each in found.items():
-        values = [line.value for line in each]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        chance = statistics.fmean(line.chance for line in each)
-        print(f"| {task} | {measure} | {statistics.fmean(values):.3f} | {spread:.3f} "
-              f"| {chance:.3f} |")  # fmt: skip
+        mark = ", visible" if measure in visible else ""
+        chance = statistics.fmean(score.chance for score in each)
+        print_line(task, measure + mark, [score.value for score in each], chance)
+    for task, values in areas.items():
+        means = [statistics.fmean(each) for each in values]
+        print_line(task, f"macro AUROC over {len(values[0])} visible findings", means, 0.5)
+
+
+def print_line(task: str, measure: str, values: list[float], chance: float) -> None:
+    """Print a line of the table."""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    mean = statistics.fmean(values)
+    print(f"| {task} | {measure} | {mean:.3f} | {spread:.3f} | {chance:.3f} |")
 
 
 def draw_curves(root: Path, to: Path) -> None:
@@ -132,11 +154,12 @@ def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--demo", action="store_true", help="120 patients, one seed")
-    parser.add_argument("--n", type=int, default=400)
+    parser.add_argument("--n", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--size", type=int, default=128, help="voxels of a CT's side")
     parser.add_argument("--picture", type=int, default=192, help="pixels of a picture's long side")
     parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--cohort-seed", type=int, default=2026)
     parser.add_argument("--cohort", type=Path, help="folder of a cohort that is there already")
     parser.add_argument("--root", type=Path, help="keep everything here, and go on with it")
     options = parser.parse_args()
@@ -147,9 +170,9 @@ def main() -> None:
         root.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
         data = make_data(root, options)
-        lines = [align(root, data, seed, options) for seed in range(options.seeds)]
-        print_table(lines)
-        print(f"\n{options.n} virtual patients, {lines[0][0].n} test studies; "
+        seeds = [align(root, data, seed, options) for seed in range(options.seeds)]
+        print_table(seeds, find_visible(options.cohort or root / "COHORT"))
+        print(f"\n{options.n} virtual patients, {seeds[0][0].n} test scans; "
               f"{time.perf_counter() - start:.0f} s in all")  # fmt: skip
         if options.root:
             draw_curves(root, root / "loss.png")

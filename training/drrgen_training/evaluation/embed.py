@@ -100,7 +100,6 @@ def describe(
     )
 
 
-@torch.no_grad()
 def embed_pictures(
     tower: Tower, pictures: Pictures, n: int, device: str = "cpu"
 ) -> Iterator[Float32[np.ndarray, "b e"]]:
@@ -108,7 +107,9 @@ def embed_pictures(
     size: int = tower.encoder.spec.size  # type: ignore[assignment]
     parts = [np.arange(i, min(i + _BATCH, n)) for i in range(0, n, _BATCH)]
     for seen in make_ahead(lambda rows: shrink(pictures.read(rows), size), parts):
-        yield tower(seen.to(device).float() / 255).float().cpu().numpy()
+        with torch.no_grad():
+            made = tower(seen.to(device).float() / 255).float()
+        yield made.cpu().numpy()
 
 
 def read_labels(samples: Samples) -> dict[str, Int64[np.ndarray, " n"]]:

@@ -238,7 +238,7 @@ def _publish_findings(test: Embedded, told: Told) -> Iterator[Score]:
         name for name in told.labels
         if set(np.unique(test.labels[name])) == {0, 1} and np.isfinite(told.scores[0][name]).all()
     ]  # fmt: skip
-    if not kept:
+    if len(kept) < 2:  # the published averages are over several
         return
     scores = np.stack([told.scores[0][name] for name in kept], axis=1).astype(np.float64)
     truth = np.stack([test.labels[name] for name in kept], axis=1)

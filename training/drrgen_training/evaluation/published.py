@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
-from sklearn import metrics  # type: ignore[import-untyped]
+from sklearn import metrics
 
 from drrgen.errors import InputError
 from drrgen_training.evaluation.retrieval import Search, check_ks, check_rows, find_top

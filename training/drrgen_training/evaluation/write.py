@@ -215,10 +215,11 @@ def _from_plain(kind: type[_Record], plain: Mapping[str, Any]) -> _Record:
     if missing:
         raise KeyError(*sorted(missing))
     numbers = {each.name for each in dataclasses.fields(kind) if each.type is float}
-    return kind(**{
+    told: dict[str, Any] = {
         name: float("nan") if value is None and name in numbers else value
         for name, value in plain.items()
-    })  # fmt: skip
+    }
+    return kind(**told)
 
 
 def _name_columns(measure: str) -> tuple[str, str, str]:

@@ -1,0 +1,101 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from drrgen_training.losses import Modality
+from drrgen_training.model import BEST, TriModal, save_model
+from drrgen_training.reports import Template
+from drrgen_training.samples import read_samples
+from drrgen_training.settings import read_settings
+from drrgen_training.targets import embed, identify
+from drrgen_training.volumes import find_places
+from trainable import write_trainable
+from typer.testing import CliRunner
+
+from drrgen.cli import app
+
+runner = CliRunner()
+QUICK = ("--replicates", "100", "-q")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set, a run of random weights, and the targets that it could have been trained on."""
+    root = tmp_path_factory.mktemp("evaluate")
+    splits = dict.fromkeys(range(16, 32), "test") | dict.fromkeys(range(12, 16), "dev")
+    data = write_trainable(root, n=32, splits=splits, with_ct=True)
+    samples = read_samples(data)
+    settings = read_settings(None, ("model.cxr=tiny:32", "model.dim=256", "optim.epochs=2",
+                                    "data.batch=8", "model.report=none", "loss.beta=0",
+                                    "loss.scale=fixed", "loss.scale_value=10.0"))  # fmt: skip
+    torch.manual_seed(0)
+    run = root / "RUN"
+    save_model(run / BEST, TriModal(settings).own_state(), settings, {})
+    (run / "config.toml").write_text(settings.to_toml())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("drrgen.jobs.runner.HANDFUL", 1000)
+        told = identify(Modality.CT, "tiny3d", Template.SECTIONS)
+        list(embed(samples, told, root / "ct", places=find_places(data, root / "CT")))
+    return root
+
+
+def call(*words: object) -> tuple[int, str]:
+    result = runner.invoke(app, ["evaluate", *map(str, words)])
+    return result.exit_code, f"{result.output} {result.exception!r}"
+
+
+def test_a_run_and_its_baselines_are_judged_and_kept(trained: Path, tmp_path: Path) -> None:
+    code, said = call(
+        trained / "CXR", "--checkpoint", f"mine={trained / 'RUN'}", "--targets", trained / "ct",
+        "--baseline", "chance", "--baseline", "pixels", "--baseline", "supervised",
+        "--baseline", "ct", "--out", tmp_path / "E", *QUICK,
+    )  # fmt: skip
+    assert code == 0, said
+    metrics = json.loads((tmp_path / "E" / "metrics.json").read_text())
+    models = ["mine", "chance", "pixels", "supervised", "ct"]
+    assert metrics["schema_version"] == 1 and metrics["facts"]["models"] == models
+    found = {(s["model"], s["task"], s["measure"]): s["value"] for s in metrics["scores"]}
+    assert ("supervised", "classifier", "macro AUROC") in found
+    assert found["pixels", "probe of cxr, 100 %", "macro AUROC"] > 0.8
+    assert ("chance", "cxr to ct", "recall@5") in found
+    predictions = pd.read_parquet(tmp_path / "E" / "predictions.parquet")
+    assert set(predictions["label"]) == {"Left mass", "Upper mass"} and "supervised" in set(
+        predictions["model"]
+    )
+    assert (tmp_path / "E" / "index.html").stat().st_size > 10_000
+    again = tmp_path / "AGAIN"
+    kept = tmp_path / "E" / "embeddings"
+    code, said = call("--embeddings", kept / "mine", "--embeddings", f"other={kept / 'pixels'}",
+                      "--out", again, *QUICK)  # fmt: skip
+    assert code == 0, said
+    read = json.loads((again / "metrics.json").read_text())
+    same = {(s["model"], s["task"], s["measure"]): s["value"] for s in read["scores"]}
+    assert same["mine", "cxr to ct", "recall@5"] == found["mine", "cxr to ct", "recall@5"]
+    assert read["facts"]["models"] == ["mine", "other"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "nothing to judge"),
+        (("DATA",), "a data set goes with --checkpoint RUN"),
+        (("--embeddings", "NONE"), "is no table of embeddings"),
+        (("DATA", "--checkpoint", "NONE"), "is no run of drrgen train"),
+        (("--embeddings", "A", "--baseline", "luck"), "there is no baseline luck"),
+        (("--embeddings", "A", "--baseline", "pixels"), "need the radiographs"),
+        (("--embeddings", "A", "--embeddings", "x/A"), "two models are called A"),
+        (("--embeddings", "A", "--prompts", "none"), "is no table of embeddings"),
+        (("DATA", "--checkpoint", "RUN", "--baseline", "mean-projection"), "with --ct-dir"),
+    ],
+)
+def test_what_is_wrong_is_said(trained: Path, tmp_path: Path, words: tuple, said: str) -> None:
+    places = {"DATA": trained / "CXR", "RUN": trained / "RUN"}
+    code, found = call(*(places.get(w, w) for w in words), "--out", tmp_path / "E", *QUICK)
+    assert code in (1, 2) and said in " ".join(found.split()), found
+
+
+def test_a_run_without_its_targets_is_told(trained: Path, tmp_path: Path) -> None:
+    code, said = call(trained / "CXR", "--checkpoint", trained / "RUN", "--out", tmp_path, *QUICK)
+    assert code == 2 and "drrgen embed" in " ".join(said.split()), said

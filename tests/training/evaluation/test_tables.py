@@ -1,0 +1,90 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from drrgen_training.evaluation.embedded import Embedded
+from drrgen_training.evaluation.tables import join_train, read_embedded, write_embedded
+
+from drrgen.errors import InputError, ManifestError
+
+
+def make_embedded(prefix: str = "a", n: int = 6) -> Embedded:
+    x = np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    report = x.copy()
+    report[2] = np.nan
+    return Embedded(
+        model="mine", names=tuple(f"{prefix}{i}" for i in range(n)), patient=np.arange(n) // 2,
+        study=np.arange(n), report=np.array([0, 1, -1, 2, 3, 0][:n]),
+        split=np.array(["train", "train", "dev", "dev", "test", "test"][:n]),
+        vectors={"cxr": x, "report": report}, labels={"Mass": np.array([1, 0, -1, 0, 1, 0][:n])},
+        prompts={"A mass.": x[0]}, scale=3.0, texts=tuple(f"text {i}" for i in range(n)),
+        pictures=("",) * n,
+    )  # fmt: skip
+
+
+def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
+    mine = make_embedded()
+    write_embedded(mine, tmp_path)
+    read = read_embedded(tmp_path)
+    assert (read.model, read.names, read.scale, read.texts) == (
+        mine.model,
+        mine.names,
+        3.0,
+        mine.texts,
+    )
+    for name in ("patient", "study", "report", "split"):
+        assert (getattr(read, name) == getattr(mine, name)).all()
+    assert (read.labels["Mass"] == mine.labels["Mass"]).all()
+    np.testing.assert_allclose(read.vectors["report"], mine.vectors["report"], atol=1e-6)
+    assert read.has("report").tolist() == [True, True, False, True, True, True]
+    np.testing.assert_allclose(read.prompts["A mass."], mine.prompts["A mass."], atol=1e-6)
+
+
+def test_a_table_of_anybody_s_own_is_read(tmp_path: Path) -> None:
+    pd.DataFrame({
+        "name": ["a", "b", "c"], "patient_id": ["p", "p", "q"], "split": ["test"] * 3,
+        "cxr": [[3.0, 4.0], None, [0.0, 2.0]], "Mass": [1, 0, 7],
+    }).to_parquet(tmp_path / "rows.parquet")  # fmt: skip
+    read = read_embedded(tmp_path, "theirs")
+    assert read.model == "theirs" and read.patient.tolist() == [0, 0, 1]
+    assert read.study.tolist() == read.report.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(read.vectors["cxr"][[0, 2]], [[0.6, 0.8], [0, 1]])
+    assert read.labels["Mass"].tolist() == [1, 0, -1] and not read.prompts
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": ["a", "a"]}, "1 names twice"),
+        ({"cxr": [[1.0], [1.0, 2.0]]}, r"have \[1, 2\] numbers, wanted one length"),
+        ({"cxr": [[0.0, 0.0], [1.0, 2.0]]}, "1 rows that are zero or not finite"),
+        ({"cxr": [None, None]}, "no embedding in any of cxr, ct, report"),
+    ],
+)
+def test_a_table_that_cannot_be_judged_is_told(tmp_path: Path, change: dict, said: str) -> None:
+    good = {"name": ["a", "b"], "patient_id": ["p", "q"], "split": ["test"] * 2,
+            "cxr": [[1.0, 0.0], [1.0, 2.0]]}  # fmt: skip
+    pd.DataFrame(good | change).to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match=said):
+        read_embedded(tmp_path)
+
+
+def test_a_folder_without_a_table_or_a_column_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="is no table of embeddings"):
+        read_embedded(tmp_path)
+    pd.DataFrame({"name": ["a"]}).to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(ManifestError, match="lacks patient_id, split"):
+        read_embedded(tmp_path)
+
+
+def test_train_rows_of_one_data_set_stand_before_the_test_rows_of_another() -> None:
+    both = join_train(make_embedded("a"), make_embedded("b"))
+    assert both.names == ("a0", "a1", "a2", "a3", "b4", "b5")
+    assert not set(both.patient[:4]) & set(both.patient[4:])
+    assert both.report.tolist()[2] == -1 and not set(both.report[:4]) & set(both.report[4:])
+    again = replace(make_embedded("b"), names=("x0", "x1", "x2", "x3", "a0", "b1"))
+    with pytest.raises(InputError, match="1 rows are in both data sets"):
+        join_train(make_embedded("a"), again)
