@@ -12,7 +12,9 @@ from torch.nn import functional
 from drrgen.errors import InputError
 from drrgen_training.batches import make_ahead
 from drrgen_training.encoders import ImageEncoder, make_image_encoder
+from drrgen_training.loop import find_rate
 from drrgen_training.pictures import Pictures, augment, shrink
+from drrgen_training.settings import OptimSettings, Schedule
 
 _BATCH = 64  # when it only looks
 
@@ -90,8 +92,9 @@ def fit_supervised(
          {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}],
         lr=settings.lr,
     )  # fmt: skip
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.lr, total_steps=settings.steps, pct_start=0.05, cycle_momentum=False
+    rates = OptimSettings(lr=1.0, schedule=Schedule.COSINE, warmup_steps=settings.steps // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: find_rate(rates, step, settings.steps)
     )
     for seen, told in make_ahead(
         lambda step: _draw(pictures, rows, truth, model.encoder.spec.size, settings, step),
