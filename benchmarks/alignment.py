@@ -150,10 +150,8 @@ def draw_curves(root: Path, to: Path) -> None:
     figure.savefig(to, dpi=110)
 
 
-def main() -> None:
-    """Measure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--demo", action="store_true", help="120 patients, one seed")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every proof on virtual patients takes."""
     parser.add_argument("--n", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--size", type=int, default=128, help="voxels of a CT's side")
@@ -162,6 +160,13 @@ def main() -> None:
     parser.add_argument("--cohort-seed", type=int, default=2026)
     parser.add_argument("--cohort", type=Path, help="folder of a cohort that is there already")
     parser.add_argument("--root", type=Path, help="keep everything here, and go on with it")
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--demo", action="store_true", help="120 patients, one seed")
+    add_options(parser)
     options = parser.parse_args()
     if options.demo:
         options.n, options.seeds, options.epochs = 120, 1, 60
