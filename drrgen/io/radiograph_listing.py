@@ -14,6 +14,7 @@ from drrgen.io.stores import Place, open_place
 from drrgen.io.volumes import list_files, make_printable
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_PICTURE_MARKS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*")
 DICOM_ENDINGS = (".dcm", ".dicom")
 
 
@@ -72,7 +73,8 @@ class RadiographListing:
 def find_radiographs(path: Path | str) -> RadiographListing:
     """Find every radiograph under a folder, in a file or behind a glob.
 
-    Pictures are told by the end of their name, DICOM by its content.
+    Pictures are told by the end of their name, DICOM and pictures without such an end by their
+    content; in a store, only DICOM is told by its content.
 
     Args:
         path: Folder (searched in depth), file or glob.
@@ -108,7 +110,17 @@ def _describe(path: Path, name: str, status: os.stat_result) -> RadiographFile |
     if name.lower().endswith(PICTURE_ENDINGS):
         return bare
     with quiet():
-        return _add_header(bare, read_header(path))
+        found = _add_header(bare, read_header(path))
+    return bare if found is None and _is_picture(path) else found
+
+
+def _is_picture(path: Path) -> bool:
+    """Tell PNG, JPEG and TIFF by their first bytes; what cannot be read is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(8).startswith(_PICTURE_MARKS)
+    except OSError:
+        return False
 
 
 def _describe_remote(files: Sequence[RemoteFile]) -> list[RadiographFile | None]:

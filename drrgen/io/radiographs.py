@@ -18,7 +18,7 @@ import tifffile
 import torch
 from isal import isal_zlib
 from jaxtyping import Float, Shaped
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from drrgen.choices import Display, ImageFormat, View
@@ -37,6 +37,7 @@ _FORMATS = {
 _SUB_FILTER = 1
 _DICOM_MARK = b"DICM"  # after a preamble of 128 bytes
 _NPY_MARK, _TIFF_MARKS = b"\x93NUMPY", (b"II*\0", b"MM\0*")
+_PLAIN_TIFF = (tifffile.COMPRESSION.NONE, tifffile.COMPRESSION.ADOBE_DEFLATE)
 _DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error,
                   tifffile.TiffFileError, Image.DecompressionBombError)  # fmt: skip
 
@@ -228,14 +229,38 @@ def _decode(data: bytes) -> tuple[Shaped[np.ndarray, "..."], dict[str, str]]:
     if data.startswith(_NPY_MARK):
         return np.load(io.BytesIO(data), allow_pickle=False), {}
     if data.startswith(_TIFF_MARKS):
-        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            page = tiff.pages.first
-            return page.asarray(), _parse_json(page.description)
+        return _decode_tiff(data)
+    return _decode_picture(data)
+
+
+def _decode_tiff(data: bytes) -> tuple[Shaped[np.ndarray, "..."], dict[str, str]]:
+    """Decode the first page of a TIFF, black as 0 even where the file keeps white as 0.
+
+    Colours, single bits and what tifffile has no codec for (LZW, JPEG) are Pillow's.
+    """
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        page = tiff.pages.first
+        text = _parse_json(page.description)
+        is_negative = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+        is_grey = is_negative or page.photometric == tifffile.PHOTOMETRIC.MINISBLACK
+        if is_grey and page.bitspersample >= 8 and page.compression in _PLAIN_TIFF:
+            values = page.asarray()
+        else:
+            values, _ = _decode_picture(data)
+            is_negative = is_negative and values.dtype == np.uint16  # Pillow turns bytes around
+        if is_negative and values.dtype.kind == "u":
+            values = np.iinfo(values.dtype).max - values
+    return values, text
+
+
+def _decode_picture(data: bytes) -> tuple[Shaped[np.ndarray, "v u"], dict[str, str]]:
+    """Decode PNG, JPEG and the like, upright where the file says how the camera was held."""
     with Image.open(io.BytesIO(data)) as image:
         text = {str(k): v for k, v in image.info.items() if isinstance(v, str)}
-        if image.mode.startswith("I"):
-            return np.asarray(image).astype(np.uint16), text
-        return np.asarray(image.convert("L")), text
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):
+            return np.asarray(upright).clip(0, 65535).astype(np.uint16), text
+        return np.asarray(upright.convert("L")), text
 
 
 def _parse_json(text: str) -> dict[str, str]:
@@ -244,7 +269,7 @@ def _parse_json(text: str) -> dict[str, str]:
         found = json.loads(text)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
 
 
 def _parse_pitch_mm(text: str) -> float | None:

@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+import tifffile
 import torch
 from PIL import Image
 from pydicom.dataset import Dataset
@@ -16,6 +17,7 @@ from pydicom.uid import CTImageStorage
 from drrgen.choices import ImageFormat, View
 from drrgen.errors import InputError, RadiographError, Reason
 from drrgen.io.dicom_radiographs import DicomFacts, find_patient_orientation
+from drrgen.io.radiograph_listing import find_radiographs
 from drrgen.io.radiographs import digest_pixels, read_radiograph, write_radiograph
 
 EIGHT_BITS = 1 / 255 / 2 + 1e-6  # half a grey level of PNG8
@@ -179,6 +181,50 @@ def test_colour_and_jpeg_pictures_become_grey(tmp_path: Path) -> None:
     back = read_radiograph(tmp_path / "x.jpg")
     assert back.grey.shape == (6, 8) and float(back.grey.min()) > 0.99
     assert (back.view, back.pitch_mm, back.exposed_xywh) == (None, None, None)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_a_tiff_that_keeps_white_as_zero_is_not_read_as_a_negative(
+    tmp_path: Path, kind: type, compression: str | None
+) -> None:
+    white = np.iinfo(kind).max
+    stored = np.linspace(white, 0, 20).astype(kind).reshape(4, 5)
+    tifffile.imwrite(tmp_path / "x.tif", stored, photometric="miniswhite", compression=compression)
+    assert np.allclose(read_radiograph(tmp_path / "x.tif").grey * white, white - stored)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "1", "I;16"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "packbits"])
+def test_scans_as_tiff_are_read_whatever_their_colours(
+    tmp_path: Path, mode: str, compression: str
+) -> None:
+    picture = np.zeros((6, 8), dtype=np.uint8)
+    picture[:, 5:] = 255
+    image = (
+        Image.fromarray(picture.astype(np.uint16) * 257) if mode == "I;16"
+        else Image.fromarray(picture).convert(mode)
+    )  # fmt: skip
+    image.save(tmp_path / "x.tif", compression=compression)
+    assert np.allclose(read_radiograph(tmp_path / "x.tif").grey, picture / 255, atol=EIGHT_BITS)
+
+
+def test_a_photograph_of_a_film_is_turned_upright(tmp_path: Path) -> None:
+    upright = np.zeros((8, 4), dtype=np.uint8)
+    upright[:2] = 255  # the top
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned clockwise for viewing: EXIF 2.32, 4.6.4
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "x.png", exif=turned)
+    assert np.array_equal(read_radiograph(tmp_path / "x.png").grey, upright / 255)
+
+
+def test_pictures_are_found_by_their_content_too(tmp_path: Path) -> None:
+    Image.new("L", (8, 6)).save(tmp_path / "IM0001", "PNG")
+    Image.new("L", (8, 6)).save(tmp_path / "IM0002", "JPEG")
+    (tmp_path / "notes").write_text("no picture")
+    found = find_radiographs(tmp_path)
+    assert [each.name for each in found.found] == ["IM0001", "IM0002"]
+    assert found.ignored == {"not_radiograph": 1}
 
 
 def test_monochrome1_is_inverted(grey: torch.Tensor, tmp_path: Path) -> None:
