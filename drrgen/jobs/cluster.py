@@ -352,9 +352,14 @@ def _equipped(client: Client, task: Task, cluster: Cluster) -> Iterator[None]:
         yield
     finally:
         if not ours and client.status == "running":
-            for name in LOGGERS:
-                _insist(lambda name=name: client.unforward_logging(name))  # type: ignore[misc]
-            _insist(lambda: client.unregister_worker_plugin(prepare.name))
+            try:
+                for name in LOGGERS:
+                    _insist(lambda name=name: client.unforward_logging(name))  # type: ignore[misc]
+                _insist(lambda: client.unregister_worker_plugin(prepare.name))
+            except Exception:
+                if client.status == "running":
+                    raise
+                log.info("the scheduler has gone; there is nothing to take back from its workers")
 
 
 def _insist(hand_out: Callable[[], object]) -> None:
