@@ -1,6 +1,5 @@
 """``drrgen evaluate``: how well encoders find CT, reports and findings, with honest intervals."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,7 @@ import typer
 from rich.table import Table
 
 from drrgen.choices import AcquisitionName
-from drrgen.cli.console import exit_on_error, set_up_logging, stdout
+from drrgen.cli.console import exit_on_error, set_up_logging, stderr, stdout
 from drrgen.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,7 +76,13 @@ def evaluate(
         from drrgen_training.evaluation.evaluate import EvaluateSettings
         from drrgen_training.evaluation.evaluate import evaluate as judge
         from drrgen_training.evaluation.judging import Judging
-        from drrgen_training.evaluation.write import write_evaluation
+        from drrgen_training.evaluation.write import (
+            METRICS,
+            PAGE,
+            PER_LABEL,
+            PREDICTIONS,
+            write_evaluation,
+        )
         from drrgen_training.processes import find_device
 
         settings = EvaluateSettings(
@@ -95,21 +100,16 @@ def evaluate(
         models = []
         for model in judging.list_models():
             models.append(model)
-            _say(f"{model.model}: {len(model)} rows", quiet=quiet)
+            if not quiet:
+                stderr.print(f"{model.model}: {len(model)} rows", markup=False)
         found, test = judge(models, settings)
         write_evaluation(found, test, out)
         if not quiet:
             stdout.print(_make_table(found))
             for warning in found.warnings:
-                print(f"note: {warning}", file=sys.stderr)  # noqa: T201
-        for name in ("index.html", "metrics.json", "per_label.csv", "predictions.parquet"):
+                stderr.print(f"note: {warning}", markup=False)
+        for name in (PAGE, METRICS, PER_LABEL, PREDICTIONS):
             typer.echo(str(out / name))
-
-
-def _say(text: str, *, quiet: bool) -> None:
-    """Say how far it has come."""
-    if not quiet:
-        print(text, file=sys.stderr)  # noqa: T201
 
 
 def _split_names(words: Sequence[str] | None) -> tuple[tuple[str | None, Path], ...]:

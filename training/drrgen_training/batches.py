@@ -27,6 +27,7 @@ from drrgen_training.volumes import digest_ct, shift_volumes
 FILE_MARGIN = 1.15  # pictures that are not packed are read so much larger than the encoder's size
 _SENTENCES = 64  # whose fate is drawn
 _AHEAD = 2  # batches that are made ahead
+_LOOK = 64  # pictures in a batch that is only looked at
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -147,8 +148,7 @@ class BatchMaker:
         self._pictures: Pictures | None = None
         if Modality.CXR in towers:
             self._image = towers[Modality.CXR].encoder.spec
-            size = round(self._image.size * FILE_MARGIN)
-            self._pictures = open_pictures(samples, sources.pack, size)
+            self._pictures = open_pictures(samples, sources.pack, find_file_size(self._image))
         self._volumes = None
         if Modality.CT in towers:
             self._volumes = self._open_volumes(settings.model.ct, sources.pack)
@@ -269,6 +269,17 @@ def encode(model: TriModal, batch: Batch, part: slice, device: torch.device) -> 
             case Modality.REPORT:
                 made[name] = tower(batch.texts[part])
     return made
+
+
+def find_file_size(spec: ImageSpec) -> int:
+    """Size at which pictures are read from files for an encoder: somewhat larger than its own."""
+    return round(spec.size * FILE_MARGIN)
+
+
+def read_shrunk(pictures: Pictures, n: int, size: int) -> Iterator[UInt8[Tensor, "b v v"]]:
+    """Read the first N pictures at a size, a batch at a time and made ahead, without chance."""
+    parts = [np.arange(i, min(i + _LOOK, n)) for i in range(0, n, _LOOK)]
+    return make_ahead(lambda rows: shrink(pictures.read(rows), size), parts)
 
 
 def make_ahead(make: Callable[[U], T], wanted: Iterable[U]) -> Iterator[T]:

@@ -141,9 +141,9 @@ class TriModal(nn.Module):
             )
 
 
-def decay_groups(model: TriModal, weight_decay: float) -> list[dict[str, Any]]:
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Group the trained parameters: matrices are decayed, norms, biases and scales are not."""
-    trained = [p for _, p in model.find_trained()]
+    trained = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},

@@ -5,7 +5,7 @@ A manifest is read as drrgen wrote it: ``manifest.json`` names the parts, and no
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -125,9 +125,9 @@ def read_samples(
         root=dataset,
         fingerprint=str(summary["fingerprint"]),
         rows=tuple(rows),
-        patient=_number(row["patient_id"] or row["sample_id"] for row in rows),
-        study=_number(row["study_id"] or row["sample_id"] for row in rows),
-        volume=_number(row["sample_id"] for row in rows),
+        patient=number_names(row["patient_id"] or row["sample_id"] for row in rows),
+        study=number_names(row["study_id"] or row["sample_id"] for row in rows),
+        volume=number_names(row["sample_id"] for row in rows),
         report=report,
         texts=tuple(texts),
     )
@@ -246,10 +246,13 @@ def _is_wanted(row: dict[str, Any], view: Sequence[View]) -> bool:
     )  # fmt: skip
 
 
-def _number(names: Any) -> Int64[np.ndarray, " n"]:
-    """Number names, in the order of their first appearance."""
-    known: dict[str, int] = {}
-    return np.array([known.setdefault(name, len(known)) for name in names], dtype=np.int64)
+def number_names(names: Iterable[Hashable]) -> Int64[np.ndarray, " n"]:
+    """Number names, in the order of their first appearance; -1 for None."""
+    known: dict[Hashable, int] = {}
+    return np.array(
+        [-1 if name is None else known.setdefault(name, len(known)) for name in names],
+        dtype=np.int64,
+    )
 
 
 def _draw_share(row: dict[str, Any]) -> float:

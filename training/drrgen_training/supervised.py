@@ -10,13 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from drrgen.errors import InputError
-from drrgen_training.batches import make_ahead
+from drrgen_training.batches import make_ahead, read_shrunk
 from drrgen_training.encoders import ImageEncoder, make_image_encoder
 from drrgen_training.loop import find_rate
-from drrgen_training.pictures import Pictures, augment, shrink
+from drrgen_training.model import decay_groups
+from drrgen_training.pictures import Pictures, augment
 from drrgen_training.settings import OptimSettings, Schedule
-
-_BATCH = 64  # when it only looks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +85,7 @@ def fit_supervised(
     torch.manual_seed(settings.seed)
     model = Classifier(make_image_encoder(settings.encoder), len(labels)).to(device).train()
     truth = torch.from_numpy(np.stack([labels[name] for name in labels], axis=1)).float()
-    optimizer = torch.optim.AdamW(
-        [{"params": [p for p in model.parameters() if p.dim() >= 2],
-          "weight_decay": settings.weight_decay},
-         {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}],
-        lr=settings.lr,
-    )  # fmt: skip
+    optimizer = torch.optim.AdamW(decay_groups(model, settings.weight_decay), lr=settings.lr)
     rates = OptimSettings(lr=1.0, schedule=Schedule.COSINE, warmup_steps=settings.steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: find_rate(rates, step, settings.steps)
@@ -143,9 +137,7 @@ def classify(
 ) -> tuple[Float32[np.ndarray, "n l"], Float32[np.ndarray, "n k"]]:
     """Probabilities and unit features of the first N pictures."""
     scores, features = [], []
-    size = model.encoder.spec.size
-    parts = [np.arange(i, min(i + _BATCH, n)) for i in range(0, n, _BATCH)]
-    for seen in make_ahead(lambda rows: shrink(pictures.read(rows), size), parts):
+    for seen in read_shrunk(pictures, n, model.encoder.spec.size):
         made = model.encoder(seen.to(device).float() / 255)
         scores.append(torch.sigmoid(model.head(made)).cpu().numpy())
         features.append(functional.normalize(made, dim=-1).cpu().numpy())

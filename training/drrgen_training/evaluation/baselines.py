@@ -7,9 +7,10 @@ from jaxtyping import Float, Float32
 
 from drrgen.choices import Split
 from drrgen.errors import InputError
+from drrgen_training.batches import read_shrunk
 from drrgen_training.evaluation.embedded import Embedded
 from drrgen_training.losses import Modality
-from drrgen_training.pictures import Pictures, shrink
+from drrgen_training.pictures import Pictures
 from drrgen_training.supervised import SupervisedSettings, classify, fit_supervised
 
 CHANCE, PIXELS, SUPERVISED, CT_SIDE = "chance", "pixels", "supervised", "ct"
@@ -17,7 +18,6 @@ MEAN_PROJECTION = "mean-projection"
 BASELINES = (CHANCE, PIXELS, MEAN_PROJECTION, SUPERVISED, CT_SIDE)
 _PIXEL_SIDE = 32  # of the pictures whose pixels are taken as they are
 _PARTS = 64  # principal components of pixels, at most
-_BATCH = 256
 
 
 def make_chance(judged: Embedded, seed: int = 0) -> Embedded:
@@ -119,8 +119,5 @@ def make_supervised(
 
 def _read_pixels(pictures: Pictures, n: int) -> Float32[np.ndarray, "n k"]:
     """Read small pictures as vectors."""
-    parts = [
-        shrink(pictures.read(np.arange(i, min(i + _BATCH, n))), _PIXEL_SIDE).flatten(1).numpy()
-        for i in range(0, n, _BATCH)
-    ]
+    parts = [seen.flatten(1).numpy() for seen in read_shrunk(pictures, n, _PIXEL_SIDE)]
     return np.concatenate(parts).astype(np.float32) / 255

@@ -1,7 +1,6 @@
 """From a training and a manifest to what is judged: embeddings of all radiographs, CT, reports."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,11 @@ import torch
 from jaxtyping import Float32, Int64
 
 from drrgen.errors import InputError, ManifestError
-from drrgen_training.batches import make_ahead
+from drrgen_training.batches import read_shrunk
 from drrgen_training.evaluation.embedded import UNKNOWN, Embedded
 from drrgen_training.losses import Modality
-from drrgen_training.model import Tower, load_run
-from drrgen_training.pictures import Pictures, find_picture, shrink
+from drrgen_training.model import Tower
+from drrgen_training.pictures import Pictures, find_picture
 from drrgen_training.samples import Samples, name_picture
 from drrgen_training.targets import Targets, identify, load_tower
 
@@ -23,7 +22,7 @@ _BATCH = 64
 def embed_run(
     samples: Samples,
     pictures: Pictures,
-    run: Path,
+    tower: Tower,
     targets: Mapping[str, Targets],
     *,
     model: str = "drrgen",
@@ -34,19 +33,19 @@ def embed_run(
     Args:
         samples: Radiographs of a data set.
         pictures: Of the same samples.
-        run: Folder or weights of the training.
+        tower: Of radiographs, of a training.
         targets: Cached embeddings by modality, those that it was trained on.
         model: What it is called.
         device: Where the encoder runs.
 
     Raises:
-        InputError: The run has no radiograph encoder, or vectors of another width than the targets.
+        InputError: The tower makes vectors of another width than the targets have.
     """
-    tower = load_run(run, Modality.CXR).eval().to(device)
+    tower = tower.eval().to(device)
     for name, target in targets.items():
         if target.provenance.dim != tower.dim:
             raise InputError(
-                f"{run} makes vectors of {tower.dim} numbers, the {name} targets have "
+                f"{model} makes vectors of {tower.dim} numbers, the {name} targets have "
                 f"{target.provenance.dim}; give the targets that it was trained on"
             )
     seen = np.concatenate(list(embed_pictures(tower, pictures, len(samples), device)))
@@ -105,8 +104,7 @@ def embed_pictures(
 ) -> Iterator[Float32[np.ndarray, "b e"]]:
     """Embed the first N pictures, a batch at a time."""
     size: int = tower.encoder.spec.size  # type: ignore[assignment]
-    parts = [np.arange(i, min(i + _BATCH, n)) for i in range(0, n, _BATCH)]
-    for seen in make_ahead(lambda rows: shrink(pictures.read(rows), size), parts):
+    for seen in read_shrunk(pictures, n, size):
         with torch.no_grad():
             made = tower(seen.to(device).float() / 255).float()
         yield made.cpu().numpy()

@@ -9,6 +9,11 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped
 UNKNOWN = -1  # value of a label that is uncertain, or that nobody told
 
 
+def find_known(labels: Int64[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:
+    """Say which labels are told: 1 or 0, and not anything else."""
+    return (labels == 0) | (labels == 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Embedded:
     """Embeddings of one model: a row for each radiograph, or for each CT without one.

@@ -10,7 +10,7 @@ from jaxtyping import Int64, UInt8
 
 from drrgen.choices import Split
 from drrgen.errors import ConfigError, InputError
-from drrgen_training.evaluation.embedded import Embedded
+from drrgen_training.evaluation.embedded import Embedded, find_known
 from drrgen_training.evaluation.findings import (
     Told,
     choose_thresholds,
@@ -40,6 +40,7 @@ from drrgen_training.evaluation.searches import (
     measure_same,
     measure_search,
     pick_hits,
+    rank_matches,
     stack_labels,
 )
 from drrgen_training.evaluation.statistics import (
@@ -150,8 +151,8 @@ def evaluate(models: Sequence[Embedded], settings: EvaluateSettings) -> tuple[Ev
     """
     benches = [_make_bench(model, settings) for model in align(models)]
     test, whole = benches[0].test, benches[0].whole
-    weights = draw_resamples(test.patient, replicates=settings.replicates, seed=settings.seed)
     of_all = draw_resamples(whole.patient, replicates=settings.replicates, seed=settings.seed)
+    weights = of_all[:, pick_first(whole.study)]
     found = {b.test.model: _judge(b, settings, weights, of_all) for b in benches}
     measured = {name: each.measured for name, each in found.items()}
     differences = [
@@ -203,11 +204,12 @@ def _judge(
     """Judge one model."""
     test, made = bench.test, Judgement()
     for way in list_directions(test, settings.device):
-        made.measured += measure_search(test, way, weights, settings.ks)
-        made.curves.append(draw_recall(test, way, weights))
+        ranks = rank_matches(way)
+        made.measured += measure_search(test, way, ranks, weights, settings.ks)
+        made.curves.append(draw_recall(test, way, ranks, weights))
         made.published += _publish_search(test, way)
         if way.task.startswith(Modality.CXR):
-            made.hits += pick_hits(test, way)
+            made.hits += pick_hits(test, way, ranks)
     made.measured += measure_same(test, weights, settings.ks, settings.device)
     made.measured += measure_reconstructions(bench.whole, of_all, settings.ks, settings.device)
     for told in _list_told(bench, settings, made.warnings):
@@ -224,7 +226,7 @@ def _judge(
 def _publish_search(test: Embedded, way: Direction) -> Iterator[Score]:
     """Tell a direction by the published definitions, where enough of the labels are known."""
     labels = stack_labels(test)[way.rows]
-    known = labels[:, np.isin(labels, (0, 1)).all(0)]
+    known = labels[:, find_known(labels).all(0)]
     told = known if known.shape[1] and (known == 1).any() else None
     for compat in Compat:
         yield from _list_published(test, way.task, len(way.rows), publish_retrieval(

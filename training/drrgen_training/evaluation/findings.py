@@ -15,12 +15,12 @@ from drrgen_training.evaluation.classification import (
     measure_auroc,
     measure_crg,
 )
-from drrgen_training.evaluation.embedded import Embedded
+from drrgen_training.evaluation.embedded import Embedded, find_known
 from drrgen_training.evaluation.measured import Measured, make_measured
 from drrgen_training.evaluation.results import Curve, Prediction, Score
 from drrgen_training.evaluation.statistics import (
     FEW_POSITIVES,
-    find_interval,
+    find_band,
     resample_auprc,
     resample_auroc,
     resample_curves,
@@ -96,20 +96,20 @@ def measure_findings(
 
 
 def _score(
-    test: Embedded, told: Told, measure: str, value: float, label: str | None
+    test: Embedded, told: Told, measure: str, value: float, label: str
 ) -> Callable[..., Score]:
     """Prepare a score that lacks its interval."""
-    truth = test.labels[label] if label else np.zeros(0, np.int64)
+    truth = test.labels[label]
     positives = int((truth == 1).sum())
-    known = int(((truth == 0) | (truth == 1)).sum())
+    known = int(find_known(truth).sum())
     chance = {"AUROC": 0.5, "AUPRC": positives / known if known else float("nan")}
 
     def make(**ends: Any) -> Score:
         return Score(
             model=test.model, task=told.task, measure=measure, value=value,
-            chance=chance.get(measure, float("nan")), n=known if label else len(test),
-            label=label, positives=positives if label else None,
-            note="few positives" if label and positives < FEW_POSITIVES else "", **ends,
+            chance=chance.get(measure, float("nan")), n=known,
+            label=label, positives=positives,
+            note="few positives" if positives < FEW_POSITIVES else "", **ends,
         )  # fmt: skip
 
     return make
@@ -156,7 +156,7 @@ def _measure_decisions(
         yield _average(test, told, f"macro {measure}", parts[measure], float("nan"))
     said, truth = decide(told), {name: test.labels[name] for name in told.labels}
     whole = np.stack(list(truth.values()), axis=1)
-    known = np.isin(whole, (0, 1)).all(1)
+    known = find_known(whole).all(1)
     value = measure_crg(whole[known], np.stack(list(said.values()), axis=1)[known])
     yield Measured(
         score=Score(model=test.model, task=told.task, measure="CRG", value=value,
@@ -186,20 +186,19 @@ def draw_curves(test: Embedded, told: Told, weights: UInt8[np.ndarray, "r n"]) -
     once = np.ones((1, len(test)), np.uint8)
     for label in told.labels:
         scores, truth = told.scores[0][label], test.labels[label]
-        if len(np.unique(truth[(truth == 0) | (truth == 1)])) < 2 or not np.isfinite(scores).all():
+        known = truth[find_known(truth)]
+        if len(np.unique(known)) < 2 or not np.isfinite(scores).all():
             continue
         lines = resample_curves(scores, truth, once, _GRID)
         bands = resample_curves(scores, truth, weights, _GRID)
-        share = float((truth == 1).sum() / ((truth == 0) | (truth == 1)).sum())
-        chances = _GRID, np.full(len(_GRID), share)
+        chances = _GRID, np.full(len(_GRID), float(known.mean()))
         for kind, line, band, chance in zip(
             ("roc", "precision-recall"), lines, bands, chances, strict=True
         ):
-            ends = [find_interval(band[:, i]) for i in range(len(_GRID))]
+            low, high = find_band(band)
             yield Curve(
                 model=test.model, task=told.task, kind=kind, label=label, x=_GRID, y=line[0],
-                low=np.array([e.low for e in ends]), high=np.array([e.high for e in ends]),
-                chance=chance,
+                low=low, high=high, chance=chance,
             )  # fmt: skip
 
 

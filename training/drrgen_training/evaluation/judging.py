@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from drrgen.errors import InputError
-from drrgen_training.batches import open_sources
+from drrgen_training.batches import find_file_size, open_sources
+from drrgen_training.encoders import ImageSpec
 from drrgen_training.evaluation import baselines
 from drrgen_training.evaluation.embed import (
     embed_run,
@@ -18,12 +19,32 @@ from drrgen_training.evaluation.prompts import read_prompts
 from drrgen_training.evaluation.tables import join_train, read_embedded, write_embedded
 from drrgen_training.loop import Job, fit
 from drrgen_training.losses import Modality
+from drrgen_training.model import Tower, load_run
 from drrgen_training.pictures import PackSettings, Pictures, describe_pictures, open_pictures
 from drrgen_training.samples import Samples, read_samples, replace_pictures
 from drrgen_training.settings import TrainSettings, read_settings
 from drrgen_training.shards import write_shards
 from drrgen_training.supervised import SupervisedSettings
 from drrgen_training.targets import Targets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Opened:
+    """A training, and what it sees of the data set.
+
+    Attributes:
+        told: Its recipe.
+        tower: Its encoder of radiographs.
+        samples: Radiographs that the recipe takes.
+        pictures: Of the same samples.
+        targets: Cached embeddings, by modality.
+    """
+
+    told: TrainSettings
+    tower: Tower
+    samples: Samples
+    pictures: Pictures
+    targets: Mapping[str, Targets]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +98,12 @@ class Judging:
             yield read_embedded(folder, name)
         if self.dataset is None:
             return
-        trained = [self._make(name, run) for name, run in self.checkpoints]
-        made = trained + list(self._list_baselines(trained[0]))
+        opened = [self._open(run) for _, run in self.checkpoints]
+        trained = [
+            self._make(name or run.name, each)
+            for (name, run), each in zip(self.checkpoints, opened, strict=True)
+        ]
+        made = trained + list(self._list_baselines(trained[0], opened[0]))
         for model in made:
             write_embedded(model, self.out / "embeddings" / model.model)
             yield model
@@ -113,51 +138,46 @@ class Judging:
                 f"two models are called {', '.join(sorted(twice))}; name them, NAME=FOLDER"
             )
 
-    def _make(self, name: str | None, run: Path) -> Embedded:
-        """Embed with a trained encoder."""
+    def _open(self, run: Path) -> Opened:
+        """Open a training, and what of the data set it takes."""
         told = _read_run_settings(run)
         targets = open_sources(told, self.targets, None).targets
-        made = self._embed(self._read(told), told, run, targets, name or run.name)
-        if self.train_on is not None:
-            samples = read_samples(self.train_on, template=told.data.template, view=told.data.view)
-            pictures = open_pictures(samples, None, _read_size(told))
-            train = embed_run(
-                samples, pictures, run, targets, model=made.model, device=self.settings.device
-            )
-            return join_train(train, made)
-        return made
+        if self.dataset is None:
+            raise InputError("there is no data set; give one")
+        samples = read_samples(self.dataset, template=told.data.template, view=told.data.view)
+        tower = load_run(run, Modality.CXR)
+        pictures = open_pictures(samples, self.pack, _find_size(tower))
+        return Opened(told=told, tower=tower, samples=samples, pictures=pictures, targets=targets)
 
-    def _embed(
-        self, samples: Samples, told: TrainSettings, run: Path, targets: Mapping[str, Targets],
-        name: str,
-    ) -> Embedded:  # fmt: skip
-        """Embed radiographs of the data set, and the prompts."""
-        made = embed_run(samples, self._open(samples, told), run, targets, model=name,
-                         device=self.settings.device)  # fmt: skip
-        if Modality.REPORT not in targets:
+    def _make(self, name: str, opened: Opened) -> Embedded:
+        """Embed with a trained encoder; also the rows of others that probes learn from."""
+        made = self._embed(name, opened)
+        if self.train_on is None:
             return made
-        tower = find_report_tower(targets, self.report_encoder)
+        data = opened.told.data
+        samples = read_samples(self.train_on, template=data.template, view=data.view)
+        pictures = open_pictures(samples, None, _find_size(opened.tower))
+        train = embed_run(
+            samples, pictures, opened.tower, opened.targets, model=name,
+            device=self.settings.device,
+        )  # fmt: skip
+        return join_train(train, made)
+
+    def _embed(self, name: str, opened: Opened) -> Embedded:
+        """Embed radiographs of the data set, and the prompts."""
+        made = embed_run(
+            opened.samples, opened.pictures, opened.tower, opened.targets, model=name,
+            device=self.settings.device,
+        )  # fmt: skip
+        if Modality.REPORT not in opened.targets:
+            return made
+        tower = find_report_tower(opened.targets, self.report_encoder)
         sentences = read_prompts(self.settings.prompts).write_all(self.settings.choose_labels(made))
         return replace(made, prompts=embed_sentences(tower, sentences))
 
-    def _read(self, told: TrainSettings) -> Samples:
-        """Read the radiographs that a run's settings take."""
-        if self.dataset is None:
-            raise InputError("there is no data set; give one")
-        return read_samples(self.dataset, template=told.data.template, view=told.data.view)
-
-    def _open(self, samples: Samples, told: TrainSettings) -> Pictures:
-        """Open the pictures."""
-        return open_pictures(samples, self.pack, _read_size(told))
-
-    def _list_baselines(self, first: Embedded) -> Iterator[Embedded]:
+    def _list_baselines(self, first: Embedded, opened: Opened) -> Iterator[Embedded]:
         """Make the baselines, on the rows and in the space of the first training."""
-        if not self.baselines:
-            return
-        run = self.checkpoints[0][1]
-        told = _read_run_settings(run)
-        samples = self._read(told)
-        pictures = self._open(samples, told)
+        told, pictures = opened.told, opened.pictures
         for name in self.baselines:
             match name:
                 case baselines.CHANCE:
@@ -173,14 +193,14 @@ class Judging:
                     )  # fmt: skip
                     yield baselines.make_supervised(first, pictures, settings, self.settings.device)
                 case baselines.MEAN_PROJECTION:
-                    yield self._train_on_mean_projections(samples, told)
+                    yield self._train_on_mean_projections(opened)
 
-    def _train_on_mean_projections(self, samples: Samples, told: TrainSettings) -> Embedded:
+    def _train_on_mean_projections(self, opened: Opened) -> Embedded:
         """Train the same recipe on mean projections; embed the data set's own radiographs."""
-        folder = self.mean_projection.parent
+        folder, told, samples = self.mean_projection.parent, opened.told, opened.samples
         swapped = replace_pictures(samples, read_samples(self.mean_projection, view=told.data.view))
         pack = folder / "PACK"
-        size = PackSettings(size=_read_size(told))
+        size = PackSettings(size=_find_size(opened.tower))
         for _ in write_shards(describe_pictures(swapped, size), pack):
             pass
         job = Job(
@@ -189,8 +209,8 @@ class Judging:
         )  # fmt: skip
         for _ in fit(job):
             pass
-        targets = open_sources(told, self.targets, None).targets
-        return self._embed(samples, told, job.out, targets, baselines.MEAN_PROJECTION)
+        trained = replace(opened, tower=load_run(job.out, Modality.CXR))
+        return self._embed(baselines.MEAN_PROJECTION, trained)
 
 
 def _read_run_settings(run: Path) -> TrainSettings:
@@ -202,9 +222,7 @@ def _read_run_settings(run: Path) -> TrainSettings:
     return read_settings(path)
 
 
-def _read_size(told: TrainSettings) -> int:
+def _find_size(tower: Tower) -> int:
     """Size at which pictures are read from files [pixels]."""
-    from drrgen_training.batches import FILE_MARGIN
-    from drrgen_training.encoders import make_image_encoder
-
-    return round(make_image_encoder(told.model.cxr).spec.size * FILE_MARGIN)
+    spec: ImageSpec = tower.encoder.spec  # type: ignore[assignment]
+    return find_file_size(spec)

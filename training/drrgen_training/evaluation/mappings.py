@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 
 from drrgen.config import check_known, read_toml
 from drrgen.errors import ConfigError, InputError
-from drrgen_training.evaluation.embedded import UNKNOWN
+from drrgen_training.evaluation.embedded import UNKNOWN, find_known
 from drrgen_training.shipped import find_shipped
 
 
@@ -83,7 +83,7 @@ class LabelMapping:
 def join_labels(labels: list[Int64[np.ndarray, " n"]]) -> Int64[np.ndarray, " n"]:
     """Join labels by or, with three values: 1, 0, and anything else for unknown."""
     stacked = np.stack(labels)
-    is_known = (stacked == 0) | (stacked == 1)
+    is_known = find_known(stacked)
     joined = np.where((stacked == 1).any(0), 1, np.where(is_known.all(0), 0, UNKNOWN))
     return joined.astype(np.int64)
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 
 from drrgen.errors import InputError
 from drrgen_training.evaluation.classification import measure_auroc
-from drrgen_training.evaluation.embedded import Embedded
+from drrgen_training.evaluation.embedded import Embedded, find_known
 
 FRACTIONS = (0.01, 0.025, 0.05, 0.1, 1.0)
 SHOTS = (1, 2, 4, 8, 16)
@@ -76,7 +76,7 @@ def draw_shots(
     Those without it come along as often as they come: no balance that nature does not have. A
     patient has the finding if one of the rows has.
     """
-    known = (labels == 0) | (labels == 1)
+    known = find_known(labels)
     order = np.random.default_rng(seed).permutation(np.unique(patient[known]))
     has = np.isin(order, patient[labels == 1])
     enough = np.flatnonzero(np.cumsum(has) == shots)
@@ -182,7 +182,7 @@ def fit_probe(
     Returns:
         Probabilities; NaN where the drawn rows have one class only.
     """
-    known = (labels == 0) | (labels == 1)
+    known = find_known(labels)
     x, y, who = vectors[known], labels[known], patient[known]
     if len(np.unique(y)) < 2:
         return np.full(len(seen), np.nan)

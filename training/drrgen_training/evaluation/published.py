@@ -244,11 +244,7 @@ def measure_recall(
     Raises:
         InputError: A K is less than 1, the sides differ in length, or as of ``Search``.
     """
-    ks = check_ks(ks)
-    check_rows("gallery", gallery, len(queries))
-    search = Search(queries=queries, gallery=gallery)
-    is_own = find_top(search, min(max(ks), len(gallery))).rows == np.arange(len(queries))[:, None]
-    return {f"Recall@{k}": float(is_own[:, :k].any(1).mean()) for k in ks}
+    return _recall(queries, gallery, ks, copies=1)
 
 
 def measure_x2ct_recall(
@@ -273,12 +269,21 @@ def measure_x2ct_recall(
     Raises:
         InputError: As of ``measure_recall``.
     """
-    if version == "earlier":
-        return measure_recall(queries, gallery, ks=ks)
+    return _recall(queries, gallery, ks, copies=1 if version == "earlier" else 2)
+
+
+def _recall(
+    queries: Float[np.ndarray, "n _"],
+    gallery: Float[np.ndarray, "m _"],
+    ks: Sequence[int],
+    *,
+    copies: int,
+) -> dict[str, float]:
+    """Recall@K of the query's own row, where every item stands in the ranking so many times."""
     ks = check_ks(ks)
     check_rows("gallery", gallery, len(queries))
-    twice = Search(queries=queries, gallery=np.concatenate([gallery, gallery]))
-    rows = find_top(twice, min(max(ks), 2 * len(gallery))).rows % len(gallery)
+    search = Search(queries=queries, gallery=np.concatenate([gallery] * copies))
+    rows = find_top(search, min(max(ks), copies * len(gallery))).rows % len(gallery)
     is_own = rows == np.arange(len(queries))[:, None]
     return {f"Recall@{k}": float(is_own[:, :k].any(1).mean()) for k in ks}
 

@@ -1,7 +1,7 @@
 """How a model finds one modality by another: numbers with intervals, curves, examples."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 
 import numpy as np
@@ -21,7 +21,7 @@ from drrgen_training.evaluation.retrieval import (
     label_jaccard_at_k,
     pick_first,
 )
-from drrgen_training.evaluation.statistics import find_interval, resample_mean, resample_median
+from drrgen_training.evaluation.statistics import find_band, resample_mean, resample_median
 from drrgen_training.losses import Modality
 
 KS = (1, 5, 10, 50, 100)
@@ -67,8 +67,17 @@ def list_directions(test: Embedded, device: str = "cpu") -> Iterator[Direction]:
         yield Direction(task=f"{a} to {b}", rows=rows, search=search, key=key[rows])
 
 
+def rank_matches(way: Direction) -> Ranks:
+    """Find where each query of a direction finds what belongs to it."""
+    return find_ranks(way.search, query_key=way.key, gallery_key=way.key)
+
+
 def measure_search(
-    test: Embedded, way: Direction, weights: UInt8[np.ndarray, "r n"], ks: Sequence[int]
+    test: Embedded,
+    way: Direction,
+    ranks: Ranks,
+    weights: UInt8[np.ndarray, "r n"],
+    ks: Sequence[int],
 ) -> Iterator[Measured]:
     """Measure one direction: Recall@K, median rank, mAP@K, label Jaccard@K.
 
@@ -77,12 +86,12 @@ def measure_search(
     Args:
         test: The test rows.
         way: The direction.
+        ranks: Of ``rank_matches``.
         weights: Resamples of all test rows.
         ks: As far as the gallery reaches.
     """
     ks = tuple(k for k in ks if k <= len(way.rows)) or (1,)
     drawn = weights[:, way.rows]
-    ranks = find_ranks(way.search, query_key=way.key, gallery_key=way.key)
     yield from _measure_at_k(test, way, drawn, "recall", ranks.recall(ks))
     yield _measure_rank(test, way, drawn, ranks)
     precision = average_precision_at_k(way.search, query_key=way.key, gallery_key=way.key, ks=ks)
@@ -168,33 +177,33 @@ def _measure_rank(
     )  # fmt: skip
 
 
-def draw_recall(test: Embedded, way: Direction, weights: UInt8[np.ndarray, "r n"]) -> Curve:
+def draw_recall(
+    test: Embedded, way: Direction, ranks: Ranks, weights: UInt8[np.ndarray, "r n"]
+) -> Curve:
     """Draw Recall@K over K, with its band."""
     n = len(way.rows)
     ks = np.unique(np.round(np.geomspace(1, n, _CURVE_POINTS)).astype(int))
-    found = find_ranks(way.search, query_key=way.key, gallery_key=way.key).recall(ks.tolist())
-    replicates = resample_mean(found.values, weights[:, way.rows])
-    ends = [find_interval(replicates[:, i]) for i in range(len(ks))]
+    found = ranks.recall(ks.tolist())
+    low, high = find_band(resample_mean(found.values, weights[:, way.rows]))
     return Curve(
         model=test.model, task=way.task, kind="recall", label=None, x=ks.astype(float),
-        y=found.values.mean(0), low=np.array([e.low for e in ends]),
-        high=np.array([e.high for e in ends]), chance=found.chance.mean(0),
+        y=found.values.mean(0), low=low, high=high, chance=found.chance.mean(0),
     )  # fmt: skip
 
 
-def pick_hits(test: Embedded, way: Direction) -> Iterator[Hit]:
+def pick_hits(test: Embedded, way: Direction, ranks: Ranks) -> Iterator[Hit]:
     """Pick examples from the best query to the worst, evenly by rank: nothing is chosen by eye."""
-    ranks = find_ranks(way.search, query_key=way.key, gallery_key=way.key).rank
-    order = np.argsort(ranks, kind="stable")
+    order = np.argsort(ranks.rank, kind="stable")
     picked = order[np.unique(np.linspace(0, len(order) - 1, _EXAMPLES).round().astype(int))]
-    search = Search(queries=way.search.queries[picked], gallery=way.search.gallery)
+    search = replace(way.search, queries=way.search.queries[picked])
     top = find_top(search, min(_SHOWN, len(order)))
     for i, query in enumerate(picked.tolist()):
         found = top.rows[i]
         yield Hit(
             model=test.model, task=way.task, query=int(way.rows[query]),
             found=tuple(way.rows[found].tolist()), scores=tuple(top.scores[i].tolist()),
-            is_match=tuple((way.key[found] == way.key[query]).tolist()), rank=float(ranks[query]),
+            is_match=tuple((way.key[found] == way.key[query]).tolist()),
+            rank=float(ranks.rank[query]),
         )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from scipy import stats
 
 from drrgen.errors import InputError
+from drrgen_training.evaluation.embedded import find_known
 
 LEVEL = 0.95
 FEW_POSITIVES = 10  # fewer say little, whatever their interval
@@ -88,6 +89,14 @@ def find_interval(replicates: Float[np.ndarray, " r"], level: float = LEVEL) -> 
         return Interval(low=float("nan"), high=float("nan"), undefined=len(replicates))
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return Interval(low=float(low), high=float(high), undefined=len(replicates) - len(known))
+
+
+def find_band(
+    replicates: Float[np.ndarray, "r k"], level: float = LEVEL
+) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
+    """Find the interval at each point of a curve: its lower and its upper ends."""
+    ends = [find_interval(column, level) for column in replicates.T]
+    return np.array([each.low for each in ends]), np.array([each.high for each in ends])
 
 
 def compare_replicates(
@@ -228,8 +237,7 @@ def _count_by_score(
     weights: UInt8[np.ndarray, "r n"],
 ) -> Iterator[tuple[Float64[np.ndarray, "c s"], Float64[np.ndarray, "c s"], slice]]:
     """Count positives and negatives at each different score, the highest first, by resample."""
-    known = (labels == 0) | (labels == 1)
-    rows = np.flatnonzero(known)
+    rows = np.flatnonzero(find_known(labels))
     rows = rows[np.argsort(-scores[rows], kind="stable")]
     if not len(rows):
         for part in _list_chunks(weights):
@@ -291,7 +299,7 @@ def compare_delong(
     Source: DeLong et al. 1988, Biometrics 44:837-845; fast ranks by Sun and Xu 2014, IEEE Signal
     Processing Letters 21:1389-1393.
     """
-    known = (labels == 0) | (labels == 1)
+    known = find_known(labels)
     areas, covariance = find_delong(np.stack([scores[known], others[known]]), labels[known])
     difference = float(areas[0] - areas[1])
     spread = float(np.sqrt(max(0.0, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])))

@@ -26,6 +26,7 @@ from drrgen.errors import InputError, ManifestError
 from drrgen.io.atomic import atomic_path
 from drrgen_training.evaluation.embedded import UNKNOWN, Embedded
 from drrgen_training.losses import Modality
+from drrgen_training.samples import number_names
 
 ROWS, PROMPTS = "rows.parquet", "prompts.parquet"
 _META = b"drrgen_embedded"
@@ -113,9 +114,9 @@ def read_embedded(folder: Path, model: str | None = None) -> Embedded:
     return Embedded(
         model=model or told.get("model") or folder.name,
         names=names,
-        patient=number(table["patient_id"].to_pylist()),
-        study=number(study),
-        report=number(_column(table, "report_id", study)),
+        patient=number_names(table["patient_id"].to_pylist()),
+        study=number_names(study),
+        report=number_names(_column(table, "report_id", study)),
         split=np.array(table["split"].to_pylist(), dtype=str),
         vectors=vectors,
         labels=_read_labels(table),
@@ -123,15 +124,6 @@ def read_embedded(folder: Path, model: str | None = None) -> Embedded:
         scale=told.get("scale"),
         pictures=tuple(p or "" for p in _column(table, "picture", [None] * len(names))),
         texts=tuple(t or "" for t in _column(table, "text", [None] * len(names))),
-    )
-
-
-def number(names: Sequence[Any]) -> Int64[np.ndarray, " n"]:
-    """Number things in the order of their first appearance; -1 for None."""
-    known: dict[Any, int] = {}
-    return np.array(
-        [-1 if name is None else known.setdefault(name, len(known)) for name in names],
-        dtype=np.int64,
     )
 
 
@@ -155,15 +147,17 @@ def _read_vectors(
     column: pa.ChunkedArray, folder: Path, modality: Modality
 ) -> Float32[np.ndarray, "n e"]:
     """Read vectors, bring them to length one; NaN where there is none."""
-    there = np.array([value is not None for value in column.to_pylist()])
-    lengths = {len(v) for v in column.to_pylist() if v is not None}
+    told = column.to_pylist()
+    there = np.array([value is not None for value in told])
+    known = [value for value in told if value is not None]
+    lengths = {len(value) for value in known}
     if len(lengths) != 1:
         raise InputError(
             f"the {modality} embeddings in {folder} have {sorted(lengths)} numbers, wanted one "
             "length for all"
         )
-    out = np.full((len(there), lengths.pop()), np.nan, np.float32)
-    out[there] = np.array([v for v in column.to_pylist() if v is not None], np.float32)
+    out = np.full((len(told), lengths.pop()), np.nan, np.float32)
+    out[there] = np.array(known, np.float32)
     length = np.linalg.norm(out[there], axis=1, keepdims=True)
     if not (np.isfinite(length).all() and (length > 0).all()):
         raise InputError(
@@ -236,10 +230,11 @@ def align(models: Sequence[Embedded]) -> list[Embedded]:
 
 def _check_same_people(a: Embedded, b: Embedded) -> None:
     """Refuse models that were told other patients, splits or labels of the same rows."""
-    differing = [] if (number(a.patient.tolist()) == number(b.patient.tolist())).all() else [
-        "patients"
-    ]  # fmt: skip
-    differing += [] if (a.split == b.split).all() else ["splits"]
+    differing = []
+    if (number_names(a.patient.tolist()) != number_names(b.patient.tolist())).any():
+        differing.append("patients")
+    if (a.split != b.split).any():
+        differing.append("splits")
     both = a.labels.keys() & b.labels.keys()
     differing += [f"the label {x}" for x in sorted(both) if (a.labels[x] != b.labels[x]).any()]
     if differing:
@@ -262,7 +257,7 @@ def join_train(train: Embedded, test: Embedded) -> Embedded:
     kept = train.take(train.split != Split.TEST)
     tested = test.take(test.split == Split.TEST)
     twice = set(kept.names) & set(tested.names)
-    widths = {(m.vectors[k].shape[1]) for m in (kept, tested) for k in ("cxr",) if k in m.vectors}
+    widths = {m.vectors[Modality.CXR].shape[1] for m in (kept, tested) if Modality.CXR in m.vectors}
     if twice or len(widths) > 1:
         raise InputError(
             f"{len(twice)} rows are in both data sets, vectors have {sorted(widths)} numbers; "
