@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from ports import find_ports
 
 KEY, SECRET = "drrgen-test", "no secret at all"
 PATIENCE_S = 60.0
@@ -51,10 +52,10 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
     config.write_text(json.dumps({"identities": [identity]}))
     data = folder / "data"
     data.mkdir()
-    ports = {name: find_port() for name in ("master", "volume", "filer", "s3")}
-    grpc = {f"{name}.port.grpc": find_port() for name in ports}
-    words = [f"-{name}.port={port}" for name, port in ports.items()]
-    words += [f"-{name}={port}" for name, port in grpc.items()]
+    parts = [f"{name}.port" for name in ("master", "volume", "filer", "s3")]
+    parts += [f"{part}.grpc" for part in parts]
+    ports = dict(zip(parts, find_ports(len(parts)), strict=True))
+    words = [f"-{part}={port}" for part, port in ports.items()]
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(
             [program, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer",
@@ -63,19 +64,12 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
             cwd=folder, stdout=log, stderr=subprocess.STDOUT, env={"PATH": "", "HOME": str(folder)},
         )  # fmt: skip
         try:
-            url = f"http://127.0.0.1:{ports['s3']}"
+            url = f"http://127.0.0.1:{ports['s3.port']}"
             wait_for(url, process, folder / "server.log")
             yield S3Server(url)
         finally:
             process.kill()
             process.wait()
-
-
-def find_port() -> int:
-    """Find a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:

@@ -5,7 +5,6 @@ import platform
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from fleets import wait_for
+from ports import find_ports
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CORES = 4  # on paper; a test's jobs mostly wait
@@ -71,12 +71,6 @@ class Slurm:
         return self.ask("squeue", "--noheader", "--format=%i", *which).split()
 
 
-def find_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def _find_hindrance() -> str:
     """Say why there can be no SLURM here; empty when there can."""
     missing = [name for name in DAEMONS if shutil.which(name, path=_search_path()) is None]
@@ -91,8 +85,9 @@ def _search_path() -> str:
 
 def _start(folder: Path) -> None:
     host = platform.node().split(".")[0]
+    control_port, node_port = find_ports(2)
     text = CONFIGURATION.format(
-        folder=folder, host=host, cores=CORES, control_port=find_port(), node_port=find_port()
+        folder=folder, host=host, cores=CORES, control_port=control_port, node_port=node_port
     )
     (folder / "slurm.conf").write_text(text)
     for name in ("state", "spool"):
