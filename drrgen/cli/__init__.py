@@ -17,6 +17,7 @@ from drrgen.cli.export_model import export_model
 from drrgen.cli.gallery import gallery
 from drrgen.cli.info import show_info
 from drrgen.cli.plan import append, plan
+from drrgen.cli.predict import predict
 from drrgen.cli.render import render
 from drrgen.cli.shards import merge, run, status
 from drrgen.cli.training import embed, pack, train
@@ -65,6 +66,7 @@ app.command("pack")(pack)
 app.command("embed")(embed)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
+app.command("predict")(predict)
 app.command("export-model")(export_model)
 app.command("config")(show_config)
 app.command("doctor")(show_doctor)

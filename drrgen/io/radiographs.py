@@ -37,6 +37,7 @@ _FORMATS = {
 _SUB_FILTER = 1
 _DICOM_MARK = b"DICM"  # after a preamble of 128 bytes
 _NPY_MARK, _TIFF_MARKS = b"\x93NUMPY", (b"II*\0", b"MM\0*")
+_CHEST = ("CHEST", "THORAX", "LUNG")  # in Body Part Examined
 _PLAIN_TIFF = (tifffile.COMPRESSION.NONE, tifffile.COMPRESSION.ADOBE_DEFLATE)
 _DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error,
                   tifffile.TiffFileError, Image.DecompressionBombError)  # fmt: skip
@@ -60,6 +61,11 @@ class Radiograph:
     exposed_xywh: tuple[int, int, int, int] | None = None
     view: View | None = None
     body_part: str | None = None
+
+    @property
+    def is_chest(self) -> bool | None:
+        """Whether the body part is the chest; None when not known."""
+        return None if self.body_part is None else any(w in self.body_part for w in _CHEST)
 
 
 def write_radiograph(

@@ -38,7 +38,6 @@ from drrgen_pipelines.looks import (
 
 JSON_NAME, PICTURE_NAME = "compare.json", "compare.png"
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".dcm", ".dicom"}
-_CHEST = {"CHEST", "THORAX", "LUNG"}
 
 Picture = tuple[View, Float[np.ndarray, "_ _"]]
 
@@ -199,7 +198,7 @@ def _read_side(
             left_aside[f"{side}, {error.code}"] += 1
             continue
         view = told or radiograph.view or wanted
-        if radiograph.body_part is not None and not _is_chest(radiograph.body_part):
+        if radiograph.is_chest is False:
             left_aside[f"{side}, not a chest"] += 1
         elif view is None:
             left_aside[f"{side}, view not told"] += 1
@@ -229,11 +228,6 @@ def _is_picture(file: Path) -> bool:
     return file.suffix.lower() in _SUFFIXES or (
         not file.suffix and not isinstance(read_header(file), Skip)
     )
-
-
-def _is_chest(body_part: str) -> bool:
-    """Say whether a Body Part Examined is the chest."""
-    return any(word in body_part for word in _CHEST)
 
 
 def _spread(items: list[tuple[Path, View | None]], limit: int) -> list[tuple[Path, View | None]]:

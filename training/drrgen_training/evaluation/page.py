@@ -165,11 +165,20 @@ def _choose_hits(hits: Sequence[Hit]) -> list[Hit]:
 def encode_picture(path: str) -> str:
     """Shrink a radiograph into a data URI; nothing where it cannot be read."""
     try:
-        grey = read_radiograph(path).grey.numpy()
+        return encode_grey(read_radiograph(path).grey.numpy())
     except (OSError, DrrgenError):
         return ""
+
+
+def encode_grey(grey: Float[np.ndarray, "v u"], most: int = _THUMBNAIL) -> str:
+    """Shrink a picture into a data URI.
+
+    Args:
+        grey: 0 to 1.
+        most: Longest side of the result [pixels].
+    """
     image = Image.fromarray((grey * 255).round().clip(0, 255).astype(np.uint8))
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+    image.thumbnail((most, most), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
