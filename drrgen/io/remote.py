@@ -63,7 +63,7 @@ def list_remote(place: UPath) -> tuple[UPath, list[RemoteFile]]:
         ) from error
     files = {path: info for path, info in found.items() if info["type"] == "file"}
     if not files:
-        raise InputError(f"nothing is at {place}; wanted a folder, an object or a glob of CT")
+        raise InputError(f"nothing is at {place}; wanted a folder, an object or a glob")
     root = _find_root(place, set(files), is_glob=is_glob)
     top = PurePosixPath(root.path)
     listed = []

@@ -148,7 +148,9 @@ def list_files(path: str, ignored: Counter[str]) -> tuple[Path, list[Path]]:
     except (ValueError, NotImplementedError, IndexError, RecursionError, re.error) as error:
         raise InputError(f"{path} is no glob: {error}; ** stands for whole folders") from error
     if not matches:
-        raise InputError(f"nothing is at {path}; wanted a folder, a file or a glob of CT")
+        raise InputError(
+            f"nothing is at {path}; wanted a folder, a file or a glob of CT or radiographs"
+        )
     folders = [match for match in matches if match.is_dir()]
     if "**" in pattern:  # a link asked for by name is followed, one met on the way is not
         folders = [folder for folder in folders if not folder.is_symlink()]
