@@ -38,6 +38,8 @@ _SUB_FILTER = 1
 _DICOM_MARK = b"DICM"  # after a preamble of 128 bytes
 _NPY_MARK, _TIFF_MARKS = b"\x93NUMPY", (b"II*\0", b"MM\0*")
 _CHEST = ("CHEST", "THORAX", "LUNG")  # in Body Part Examined
+_DETECTOR_BITS = (10, 12, 14)  # kept in the low bits of files of 16
+_OURS = {"Software": "drrgen"}  # a picture whose settings nobody told
 _PLAIN_TIFF = (tifffile.COMPRESSION.NONE, tifffile.COMPRESSION.ADOBE_DEFLATE)
 _DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error,
                   tifffile.TiffFileError, Image.DecompressionBombError)  # fmt: skip
@@ -54,6 +56,7 @@ class Radiograph:
             not known.
         view: The named view; None when not known.
         body_part: The body part that a DICOM file names; None when not known.
+        used_bits: Low bits that a file of 16 bits leaves it at; None where it uses all.
     """
 
     grey: Float[Tensor, "v u"]
@@ -61,6 +64,7 @@ class Radiograph:
     exposed_xywh: tuple[int, int, int, int] | None = None
     view: View | None = None
     body_part: str | None = None
+    used_bits: int | None = None
 
     @property
     def is_chest(self) -> bool | None:
@@ -102,7 +106,7 @@ def write_radiograph(
     values = image.detach().cpu().numpy()
     if values.size == 0 or not np.isfinite(values).all():
         raise InputError("an image must have pixels, all finite; render it again")
-    text = dict(settings or {})
+    text = dict(settings or _OURS)
     if chosen in (ImageFormat.PNG16, ImageFormat.DICOM):
         pixels = np.rint(np.clip(values, 0, 1) * 65535).astype(np.uint16)
     elif chosen is ImageFormat.PNG8:
@@ -122,8 +126,9 @@ def write_radiograph(
 def read_radiograph(path: Path | str) -> Radiograph:
     """Read a radiograph by its content, whatever its name: DICOM, PNG, JPEG, TIFF or NPY.
 
-    Whole numbers are grey, 0 black and the largest of their type white. Line integrals (NPY and
-    TIFF of floating point) are shown by the linear display.
+    Whole numbers are grey, 0 black and the largest of their type white; where 16 bits hold no more
+    than a detector's 10, 12 or 14, the largest of these. Line integrals (NPY and TIFF of floating
+    point) are shown by the linear display.
 
     Args:
         path: The file.
@@ -144,7 +149,7 @@ def read_radiograph(path: Path | str) -> Radiograph:
             body_part=found.body_part,
         )
     try:
-        values, text = _decode(data)
+        decoded = _decode(data)
     except _DECODE_ERRORS as error:
         raise RadiographError(
             Reason.TRUNCATED_FILE,
@@ -152,11 +157,13 @@ def read_radiograph(path: Path | str) -> Radiograph:
             f"it cannot be read as DICOM, PNG, JPEG, TIFF or NPY ({type(error).__name__})",
             remedy="get a whole copy of the file, or leave it out",
         ) from error
+    text = decoded.text
     return Radiograph(
-        grey=_to_grey(values, file),
+        grey=_to_grey(decoded, file),
         pitch_mm=_parse_pitch_mm(text.get("drrgen:pitch_mm", "")),
         exposed_xywh=_parse_exposed(text.get("drrgen:exposed_xywh", "")),
         view=View(text["drrgen:view"]) if text.get("drrgen:view") in set(View) else None,
+        used_bits=decoded.used_bits,
     )
 
 
@@ -227,20 +234,49 @@ def _encode(
     return buffer.getvalue()
 
 
-def _decode(data: bytes) -> tuple[Shaped[np.ndarray, "..."], dict[str, str]]:
-    """Decode a file that is no DICOM into values and drrgen's own text.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Decoded:
+    """What a file that is no DICOM holds.
 
     The resolution that a picture states is not asked: a scan's tells of paper, not of a detector.
+
+    Attributes:
+        values: As they are stored.
+        text: drrgen's own, or another program's.
+        is_negative: Whether 0 is white.
     """
+
+    values: Shaped[np.ndarray, "..."]
+    text: Mapping[str, str]
+    is_negative: bool = False
+
+    @property
+    def used_bits(self) -> int | None:
+        """Bits of a detector that a file of 16 bits leaves it at; None where it uses all.
+
+        A radiograph that spans 16 bits is nowhere darker than a quarter of them throughout.
+        """
+        is_ours = any(
+            key.startswith("drrgen:") or (key, value) in _OURS.items()
+            for key, value in self.text.items()
+        )
+        if is_ours or self.values.dtype.kind not in "ui" or self.values.dtype.itemsize != 2:
+            return None
+        highest = int(self.values.max(initial=0))
+        return next((bits for bits in _DETECTOR_BITS if 0 < highest < 2**bits), None)
+
+
+def _decode(data: bytes) -> _Decoded:
+    """Decode a file that is no DICOM."""
     if data.startswith(_NPY_MARK):
-        return np.load(io.BytesIO(data), allow_pickle=False), {}
+        return _Decoded(values=np.load(io.BytesIO(data), allow_pickle=False), text={})
     if data.startswith(_TIFF_MARKS):
         return _decode_tiff(data)
     return _decode_picture(data)
 
 
-def _decode_tiff(data: bytes) -> tuple[Shaped[np.ndarray, "..."], dict[str, str]]:
-    """Decode the first page of a TIFF, black as 0 even where the file keeps white as 0.
+def _decode_tiff(data: bytes) -> _Decoded:
+    """Decode the first page of a TIFF.
 
     Colours, single bits and what tifffile has no codec for (LZW, JPEG) are Pillow's.
     """
@@ -252,21 +288,21 @@ def _decode_tiff(data: bytes) -> tuple[Shaped[np.ndarray, "..."], dict[str, str]
         if is_grey and page.bitspersample >= 8 and page.compression in _PLAIN_TIFF:
             values = page.asarray()
         else:
-            values, _ = _decode_picture(data)
+            values = _decode_picture(data).values
             is_negative = is_negative and values.dtype == np.uint16  # Pillow turns bytes around
-        if is_negative and values.dtype.kind == "u":
-            values = np.iinfo(values.dtype).max - values
-    return values, text
+    return _Decoded(values=values, text=text, is_negative=is_negative)
 
 
-def _decode_picture(data: bytes) -> tuple[Shaped[np.ndarray, "v u"], dict[str, str]]:
+def _decode_picture(data: bytes) -> _Decoded:
     """Decode PNG, JPEG and the like, upright where the file says how the camera was held."""
     with Image.open(io.BytesIO(data)) as image:
         text = {str(k): v for k, v in image.info.items() if isinstance(v, str)}
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I"):
-            return np.asarray(upright).clip(0, 65535).astype(np.uint16), text
-        return np.asarray(upright.convert("L")), text
+            values = np.asarray(upright).clip(0, 65535).astype(np.uint16)
+        else:
+            values = np.asarray(upright.convert("L"))
+    return _Decoded(values=values, text=text)
 
 
 def _parse_json(text: str) -> dict[str, str]:
@@ -295,8 +331,9 @@ def _parse_exposed(text: str) -> tuple[int, int, int, int] | None:
     return left, top, width, height
 
 
-def _to_grey(values: Shaped[np.ndarray, "..."], path: Path) -> Float[Tensor, "v u"]:
+def _to_grey(decoded: _Decoded, path: Path) -> Float[Tensor, "v u"]:
     """Turn what a file holds into grey."""
+    values = decoded.values
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "uif":
         raise RadiographError(
             Reason.NOT_RADIOGRAPH,
@@ -306,8 +343,10 @@ def _to_grey(values: Shaped[np.ndarray, "..."], path: Path) -> Float[Tensor, "v 
             remedy="leave it out, or save one grey picture",
         )
     if values.dtype.kind in "ui":
-        white = np.iinfo(values.dtype).max
-        return torch.from_numpy((values.clip(0) / white).astype(np.float32))
+        bits = decoded.used_bits
+        white = 2**bits - 1 if bits else np.iinfo(values.dtype).max
+        grey = (values.clip(0) / white).astype(np.float32)
+        return torch.from_numpy(1 - grey if decoded.is_negative else grey)
     if not np.isfinite(values).all():
         raise RadiographError(
             Reason.NAN_VOXELS,

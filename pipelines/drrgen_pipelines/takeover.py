@@ -16,7 +16,7 @@ from drrgen.manifest import Row
 from drrgen_pipelines.study import Study
 
 REAL = "real"
-VIEW_CONFLICT, SHRUNK = "view_conflict", "shrunk"
+VIEW_CONFLICT, SHRUNK, FEWER_BITS = "view_conflict", "shrunk", "fewer_bits"
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,8 @@ def take_over(study: Study, config: RenderConfig) -> TakenOver | None:
     warnings: tuple[str, ...] = ()
     if found.view is not None and found.view is not view:
         warnings += (VIEW_CONFLICT,)
+    if found.used_bits is not None:
+        warnings += (FEWER_BITS,)
     grey, pitch_mm = found.grey, found.pitch_mm
     share = config.size / max(grey.shape)
     if share < 1:

@@ -194,6 +194,35 @@ def test_a_tiff_that_keeps_white_as_zero_is_not_read_as_a_negative(
     assert np.allclose(read_radiograph(tmp_path / "x.tif").grey * white, white - stored)
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("name", ["x.png", "x.npy", "x.tif", "negative.tif"])
+def test_sixteen_bits_that_hold_a_detectors_fewer_are_not_nearly_black(
+    tmp_path: Path, bits: int, name: str
+) -> None:
+    white = 2**bits - 1
+    stored = np.linspace(0.2 * white, 0.9 * white, 20).astype(np.uint16).reshape(4, 5)
+    if name == "x.png":
+        Image.fromarray(stored).save(tmp_path / name)
+    elif name == "x.npy":
+        np.save(tmp_path / name, stored)
+    else:
+        photometric = "miniswhite" if name == "negative.tif" else "minisblack"
+        tifffile.imwrite(tmp_path / name, stored, photometric=photometric)
+    back = read_radiograph(tmp_path / name)
+    wanted = 1 - stored / white if name == "negative.tif" else stored / white
+    assert back.used_bits == (None if bits == 16 else bits)
+    assert np.allclose(back.grey, wanted, rtol=0, atol=SIXTEEN_BITS)
+
+
+@pytest.mark.parametrize("settings", [None, SETTINGS])
+def test_a_dark_picture_of_our_own_stays_dark(
+    tmp_path: Path, settings: dict[str, str] | None
+) -> None:
+    write_radiograph(tmp_path / "x.png", torch.full((4, 5), 0.01), settings=settings)
+    back = read_radiograph(tmp_path / "x.png")
+    assert back.used_bits is None and float(back.grey.max()) < 0.011
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "P", "1", "I;16"])
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "packbits"])
 def test_scans_as_tiff_are_read_whatever_their_colours(

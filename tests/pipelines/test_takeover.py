@@ -73,6 +73,19 @@ def test_monochrome1_is_inverted(file: Path, tmp_path: Path) -> None:
     assert torch.allclose(pictures[0], 1 - pictures[1], atol=1e-4)
 
 
+@pytest.mark.hazard(
+    18, "a real radiograph of 12 bits in a file of 16: spread, and said: `fewer_bits`"
+)
+def test_twelve_bits_in_sixteen_are_spread(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    stored = np.linspace(0, 4095, 40 * 48).astype(np.uint16).reshape(48, 40)
+    Image.fromarray(stored).save(tmp_path / "in" / "a.png")
+    (row,) = take(replace(find(tmp_path / "in" / "a.png"), view=View.PA), tmp_path / "out")
+    assert row["warnings"] == ["no_ct", "fewer_bits"]
+    there = read_radiograph(tmp_path / "out" / row["cxr_path"])
+    assert np.allclose(there.grey, stored / 4095, atol=1e-4)
+
+
 def test_a_large_radiograph_is_shrunk_to_the_size_with_its_pitch(
     file: Path, tmp_path: Path
 ) -> None:

@@ -102,7 +102,8 @@ def test_a_radiograph_is_embedded_as_evaluation_does(trained: Path) -> None:
     samples = read_samples(trained / "CXR")
     targets = {"report": read_targets(trained / "report")}
     size = round(make_image_encoder("tiny:32").spec.size * 1.15)
-    wanted = embed_run(samples, open_pictures(samples, None, size), trained / "RUN", targets)
+    tower = load_run(trained / "RUN", Modality.CXR).eval()
+    wanted = embed_run(samples, open_pictures(samples, None, size), tower, targets)
     told = {each.name: each for each in tell(trained / "RUN", trained / "CXR" / "images")}
     for row, vector in zip(samples.rows, wanted.vectors["cxr"], strict=True):
         found = told[row["cxr_path"].removeprefix("images/")].embedding
@@ -141,11 +142,13 @@ def test_one_picture_in_every_format_gives_one_embedding(trained: Path, tmp_path
     for name, mode in (("i", "RGB"), ("j", "RGBA"), ("k", "P")):
         Image.fromarray(pixels).convert(mode).save(tmp_path / f"{name}.png")
     tifffile.imwrite(tmp_path / "l.tif", 255 - pixels, photometric="miniswhite")
+    Image.fromarray((grey * 4095).round().numpy().astype(np.uint16)).save(tmp_path / "m.png")
     told = tell(trained / "RUN", tmp_path)
-    assert len(told) == 12 and all(each.reason is None for each in told)
+    assert len(told) == 13 and all(each.reason is None for each in told)
     for each in told:
         np.testing.assert_allclose(each.embedding, told[0].embedding, atol=ROUNDING_TOL,
                                    err_msg=each.name)  # fmt: skip
+    assert told[-1].warnings == ("16 bits that use 12: white is taken as 4095",)
     # The tolerance tells a negative and a mirror image.
     write_radiograph(tmp_path / "x" / "negative.png", 1 - grey)
     write_radiograph(tmp_path / "x" / "mirrored.png", grey.flip(1))

@@ -22,7 +22,8 @@ from drrgen.errors import DataError, InputError, ManifestError, Reason, Status, 
 from drrgen.io.radiograph_listing import RadiographFile
 from drrgen.io.radiographs import Radiograph, read_radiograph
 from drrgen.io.stores import stage
-from drrgen_training.batches import FILE_MARGIN, make_ahead
+from drrgen_training.batches import find_file_size, make_ahead
+from drrgen_training.encoders import ImageSpec
 from drrgen_training.evaluation.embed import embed_sentences, find_report_tower
 from drrgen_training.evaluation.mappings import read_mapping
 from drrgen_training.evaluation.page import encode_grey
@@ -372,6 +373,8 @@ def _list_warnings(predictor: Predictor, found: Radiograph) -> Iterator[str]:
         yield f"small: {v} x {u} pixels, the encoder sees {size} x {size}"
     if max(v, u) > _LONG * min(v, u):
         yield f"long: {v} x {u} pixels"
+    if found.used_bits is not None:
+        yield f"16 bits that use {found.used_bits}: white is taken as {2**found.used_bits - 1}"
     low, high = float(found.grey.min()), float(found.grey.max())
     if high - low < _FAINT:
         yield f"hardly any contrast: greys from {low:.2f} to {high:.2f}"
@@ -412,8 +415,8 @@ def _find_square(run: _Run, tower: Tower) -> PackSettings:
     packed = run.identity.get("pack")
     if packed:
         return PackSettings(size=packed["size"], fit=Fit(packed["fit"]))
-    size: int = tower.encoder.spec.size  # type: ignore[assignment]
-    return PackSettings(size=round(size * FILE_MARGIN))
+    spec: ImageSpec = tower.encoder.spec  # type: ignore[assignment]
+    return PackSettings(size=find_file_size(spec))
 
 
 def _read_reports_of(folder: Path) -> Targets:
