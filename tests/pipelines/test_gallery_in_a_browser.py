@@ -1,10 +1,9 @@
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, DRIVER, open_browser, resize
+from browser import CHROMIUM, DRIVER, list_requests, open_browser, resize
 from datasets import make_good_row, make_refused_row, write_dataset, write_picture
 from drrgen_pipelines.gallery import find_gallery, write_gallery
 from selenium.common.exceptions import StaleElementReferenceException
@@ -74,15 +73,6 @@ def page(chromium: Chrome, small: str) -> Iterator[Chrome]:
     assert chromium.title.endswith("drrgen gallery")
     asked = {address.split(":")[0] for address in list_requests(chromium)}
     assert asked <= {"file", "data"}
-
-
-def list_requests(driver: Chrome) -> list[str]:
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    return [
-        m["params"]["request"]["url"]
-        for m in messages
-        if m["method"] == "Network.requestWillBeSent"
-    ]
 
 
 def click(driver: Chrome, selector: str) -> None:

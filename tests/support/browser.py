@@ -1,5 +1,6 @@
 """A Chromium without a head, that talks to nobody."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,16 @@ def open_browser(profile: Path) -> Iterator[webdriver.Chrome]:
         yield driver
     finally:
         driver.quit()
+
+
+def list_requests(driver: webdriver.Chrome) -> list[str]:
+    """List the addresses asked for since the last call."""
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    return [
+        m["params"]["request"]["url"]
+        for m in messages
+        if m["method"] == "Network.requestWillBeSent"
+    ]
 
 
 def resize(driver: webdriver.Chrome, width: int, height: int, *, mobile: bool = False) -> None:

@@ -26,11 +26,11 @@ from drrgen_training.batches import find_file_size, make_ahead
 from drrgen_training.encoders import ImageSpec
 from drrgen_training.evaluation.embed import embed_sentences, find_report_tower
 from drrgen_training.evaluation.mappings import read_mapping
-from drrgen_training.evaluation.page import encode_grey
 from drrgen_training.evaluation.prompts import PromptSet, read_prompts
 from drrgen_training.evaluation.zero_shot import score_zero_shot
 from drrgen_training.losses import Modality
 from drrgen_training.model import BEST, Tower, load_run, read_model
+from drrgen_training.pages import encode_grey
 from drrgen_training.pictures import Fit, PackSettings, make_square, shrink
 from drrgen_training.reports import Template
 from drrgen_training.samples import read_samples

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from drrgen.errors import InputError, Status
 from drrgen.io.atomic import atomic_path, write_bytes
+from drrgen_training.pages import cut_text, render_page
 from drrgen_training.predict import Prediction, Predictor
 
 PREDICTIONS, EMBEDDINGS, PAGE = "predictions", "embeddings.parquet", "index.html"
@@ -136,16 +137,12 @@ def make_page(predictor: Predictor, told: Sequence[Prediction], limit: int) -> s
         told: A record a file.
         limit: Most radiographs, and most of what could not be read.
     """
-    from jinja2 import Environment
-
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     good = [each for each in told if each.status is Status.OK]
     bad = [each for each in told if each.status is not Status.OK]
     # Pictures were kept of the first files; where some of these are bad, fewer are shown.
     shown = [each for each in told[:limit] if each.status is Status.OK]
-    return template.render(
-        cards=[_make_card(each) for each in shown], bad=bad[:limit], n_bad=len(bad),
+    return render_page(
+        _TEMPLATE, cards=[_make_card(each) for each in shown], bad=bad[:limit], n_bad=len(bad),
         n_good=len(good), n=len(told), notes=predictor.notes, digest=predictor.digest,
         labels=predictor.labels, prompts=predictor.settings.prompts, top=_TOP,
     )  # fmt: skip
@@ -157,13 +154,8 @@ def _make_card(each: Prediction) -> dict[str, Any]:
     return {
         "name": each.name, "picture": each.thumbnail, "view": each.view,
         "warnings": each.warnings, "top": top[:_TOP], "rest": top[_TOP:],
-        "reports": [(near, _cut(near.text)) for near in each.reports],
+        "reports": [(near, cut_text(near.text, _TEXT)) for near in each.reports],
     }  # fmt: skip
-
-
-def _cut(text: str) -> str:
-    """Cut a long report between words."""
-    return text if len(text) <= _TEXT else text[:_TEXT].rsplit(" ", 1)[0] + " …"
 
 
 def _name_reports(n: int) -> list[str]:

@@ -1,7 +1,5 @@
 """An evaluation as one page to look at: tables, curves with bands, examples; all in one file."""
 
-import base64
-import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,21 +7,17 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
 
-from drrgen.errors import DrrgenError
-from drrgen.io.radiographs import read_radiograph
 from drrgen_training.evaluation.embedded import Embedded
 from drrgen_training.evaluation.results import Curve, Difference, Evaluation, Hit, Score
+from drrgen_training.pages import cut_text, encode_picture, render_page
 
-# Okabe and Ito, Color universal design, 2008: told apart by everybody, on white and on black.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_COLOURS = tuple(f"var(--m{i})" for i in range(6))  # of pages.css
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
 _MAIN = ("recall@1", "recall@5", "recall@10", "median rank", "mAP@10", "label mAP@10",
          "label Jaccard@10", "macro AUROC", "macro AUPRC", "macro F1")  # fmt: skip
 _BY_LABEL = ("AUROC", "AUPRC", "F1", "sensitivity", "specificity")
 _LOWER_IS_BETTER = ("median rank",)
-_THUMBNAIL = 200  # pixels
 _TEXT = 420  # letters of a report
 _TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -35,20 +29,16 @@ def make_page(evaluation: Evaluation, test: Embedded) -> str:
         evaluation: What was found.
         test: Rows that examples name, with pictures and texts.
     """
-    from jinja2 import Environment
-
     models = list(dict.fromkeys(score.model for score in evaluation.scores))
-    colours = {m: COLOURS[i % len(COLOURS)] for i, m in enumerate(models)}
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
-        models=models, colours=colours, dashes=_dashes(models), facts=evaluation.facts,
+    return render_page(
+        _TEMPLATE, models=models, colours=_give_each(models, _COLOURS),
+        dashes=_give_each(models, _DASHES), facts=evaluation.facts,
         warnings=evaluation.warnings, main=list(_list_main(evaluation, models)),
         differences=[d for d in evaluation.differences if _is_shown(d)],
         labels=list(_list_labels(evaluation.scores)), measures=_BY_LABEL,
-        recall=list(_list_plots(evaluation.curves, "recall", models)),
-        roc=list(_list_plots(evaluation.curves, "roc", models)),
-        precision=list(_list_plots(evaluation.curves, "precision-recall", models)),
+        recall=list(_list_plots(evaluation.curves, "recall")),
+        roc=list(_list_plots(evaluation.curves, "roc")),
+        precision=list(_list_plots(evaluation.curves, "precision-recall")),
         confusion={m: c for m, c in (evaluation.facts.get("confusion") or {}).items()
                    if {"labels", "shares"} <= c.keys()}, hits=list(_list_hits(evaluation, test)),
         published=evaluation.published, number=show_number,
@@ -60,16 +50,16 @@ def show_number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else "–"
 
 
-def _dashes(models: Sequence[str]) -> dict[str, str]:
-    """Give each model a dash of its own."""
-    return {m: _DASHES[i % len(_DASHES)] for i, m in enumerate(models)}
+def _give_each(models: Sequence[str], styles: Sequence[str]) -> dict[str, str]:
+    """Give each model a style; those of the first few are their own."""
+    return {m: styles[i % len(styles)] for i, m in enumerate(models)}
 
 
 def _is_shown(difference: Difference) -> bool:
-    """Say whether a difference is one of the main table."""
-    return difference.label is None and difference.measure in _MAIN and (
-        difference.measure != "macro F1"
-    )  # fmt: skip
+    """Say whether a difference is one of the main table, and of two models that differ at all."""
+    is_main = difference.label is None and difference.measure in _MAIN
+    differs = not difference.value == difference.low == difference.high == 0
+    return is_main and differs and difference.measure != "macro F1"
 
 
 def _list_main(evaluation: Evaluation, models: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -110,9 +100,7 @@ def _list_labels(scores: Sequence[Score]) -> Iterator[dict[str, Any]]:
             ]}  # fmt: skip
 
 
-def _list_plots(
-    curves: Sequence[Curve], kind: str, models: Sequence[str]
-) -> Iterator[dict[str, Any]]:
+def _list_plots(curves: Sequence[Curve], kind: str) -> Iterator[dict[str, Any]]:
     """Make a plot for each task and finding, all models in one."""
     groups: dict[tuple[str, str | None], list[Curve]] = {}
     for curve in curves:
@@ -121,7 +109,7 @@ def _list_plots(
     for (task, label), group in groups.items():
         logarithmic = kind == "recall"
         yield {"task": task, "label": label, "lines": [
-            {"model": c.model, "index": models.index(c.model),
+            {"model": c.model,
              "path": _draw(c.x, c.y, logarithmic=logarithmic),
              "band": _draw(np.append(c.x, c.x[::-1]), np.append(c.low, c.high[::-1]),
                            logarithmic=logarithmic)}
@@ -146,9 +134,9 @@ def _list_hits(evaluation: Evaluation, test: Embedded) -> Iterator[dict[str, Any
         if row not in pictures:
             pictures[row] = encode_picture(test.pictures[row]) if test.pictures else ""
         text = test.texts[row] if test.texts else ""
-        cut = text if len(text) <= _TEXT else text[:_TEXT].rsplit(" ", 1)[0] + " …"
         present = [name for name, told in test.labels.items() if told[row] == 1]
-        return {"picture": pictures[row], "text": cut, "present": present, "name": test.names[row]}
+        return {"picture": pictures[row], "text": cut_text(text, _TEXT), "present": present,
+                "name": test.names[row]}  # fmt: skip
 
     for hit in _choose_hits(evaluation.hits):
         found = [look(row) | {"score": s, "is_match": m} for row, s, m in
@@ -160,25 +148,3 @@ def _list_hits(evaluation: Evaluation, test: Embedded) -> Iterator[dict[str, Any
 def _choose_hits(hits: Sequence[Hit]) -> list[Hit]:
     """Take the examples of the first model that has some."""
     return [hit for hit in hits if hit.model == hits[0].model]
-
-
-def encode_picture(path: str) -> str:
-    """Shrink a radiograph into a data URI; nothing where it cannot be read."""
-    try:
-        return encode_grey(read_radiograph(path).grey.numpy())
-    except (OSError, DrrgenError):
-        return ""
-
-
-def encode_grey(grey: Float[np.ndarray, "v u"], most: int = _THUMBNAIL) -> str:
-    """Shrink a picture into a data URI.
-
-    Args:
-        grey: 0 to 1.
-        most: Longest side of the result [pixels].
-    """
-    image = Image.fromarray((grey * 255).round().clip(0, 255).astype(np.uint8))
-    image.thumbnail((most, most), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
