@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 def describe_plan(build: "Build", *, todo: int, kept: int) -> str:
     """Say what is going to happen, in a line."""
+    studies = "1 study" if build.found.n_studies == 1 else f"{build.found.n_studies} studies"
     return (
-        f"{build.found.n_studies} studies found, {todo} to render, {kept} there already; ignored "
-        f"files: {build.ignored}"
+        f"{studies} found, {todo} to render, {kept} there already; ignored files: {build.ignored}"
     )
 
 

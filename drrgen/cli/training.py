@@ -176,6 +176,11 @@ def train(
         last = _show_steps(fit(job), quiet=quiet)
         if not quiet and last is None:
             stderr.print("nothing to do: this run has come to its end")
+        elif not quiet and last is not None and last.step < last.steps:
+            stderr.print(
+                f"stopped after epoch {last.epoch + 1} of {settings.optim.epochs}: no better on "
+                f"the dev patients for {settings.run.patience} looks (run.patience)"
+            )
         for name in ("best.safetensors", "log.jsonl"):
             typer.echo(str(out / name))
 
@@ -197,8 +202,9 @@ def _show_steps(steps: "Iterator[Step]", *, quiet: bool) -> "Step | None":
             bar.update()
             if step.score is not None and not quiet:
                 bar.write(
-                    f"epoch {step.epoch + 1}: loss {step.loss:.3f}, dev rank^-1 "
-                    f"{step.score:.3f} (chance {step.chance:.3f}, best {step.best:.3f})",
+                    f"epoch {step.epoch + 1}: loss {step.loss:.3f}, mean of 1/rank on "
+                    f"dev patients {step.score:.3f} (chance {step.chance:.3f}, "
+                    f"best {step.best:.3f})",
                     file=sys.stderr,
                 )
     return last

@@ -57,20 +57,25 @@ def _caption(row: Row) -> str:
 
 
 def _choose_rows(out: Place, limit: int) -> tuple[list[Row], int, int]:
-    """Choose rows spread over all radiographs; count those, and the studies without."""
+    """Choose rows spread over those of each view; count radiographs, and studies without."""
     paths = list_files(out / "manifest", "*.parquet")
-    status = {path: read_table(path, ["status"])["status"].to_pylist() for path in paths}
-    places = [
-        (path, i) for path in paths for i, word in enumerate(status[path]) if word == Status.OK
-    ]
-    step = max(1, -(-len(places) // limit))
-    # Every other one is that after it, for an even step would show one view alone.
-    shown = [
-        places[min(i + (i // step % 2 if step > 1 else 0), len(places) - 1)]
-        for i in range(0, len(places), step)
-    ]
-    rows = [read_table(path).slice(i, 1).to_pylist()[0] for path, i in shown]
-    return rows, len(places), sum(map(len, status.values())) - len(places)
+    places: dict[str, list[tuple[int, int]]] = {}
+    n_bad = 0
+    for part, path in enumerate(paths):
+        for i, row in enumerate(read_table(path, ["status", "view"]).to_pylist()):
+            if row["status"] == Status.OK:
+                places.setdefault(row["view"], []).append((part, i))
+            else:
+                n_bad += 1
+    most = max(1, limit // max(1, len(places)))
+    shown = sorted(place for found in places.values() for place in _spread(found, most))
+    rows = [read_table(paths[part]).slice(i, 1).to_pylist()[0] for part, i in shown]
+    return rows, sum(map(len, places.values())), n_bad
+
+
+def _spread(places: list[tuple[int, int]], most: int) -> list[tuple[int, int]]:
+    """Take some, evenly from the first to the last."""
+    return [places[i * len(places) // most] for i in range(most)] if len(places) > most else places
 
 
 def _read_tile(out: Place, row: Row) -> Image.Image:

@@ -38,7 +38,7 @@ def test_the_commands_of_both_stages_run_one_after_the_other(folder: Path) -> No
     train = ("train", "CXR", "--recipe", "stage2", "--pack", "PACK", "--targets", "E/ct",
              "--targets", "E/report", "--out", "S2", "--set", "model.cxr=tiny:32", *TINY)  # fmt: skip
     said = call(*train)
-    assert "S2/best.safetensors" in said and "dev rank^-1" in said
+    assert "S2/best.safetensors" in said and "mean of 1/rank" in said
     assert "nothing to do: this run has come to its end" in call(*train)
     assert "MODEL/model.onnx" in call("export-model", "S2", "--to", "MODEL")
     said = call("embed", "CXR", "--of", "cxr", "--encoder", "run:S2", "--out", "E/cxr")
@@ -48,6 +48,13 @@ def test_the_commands_of_both_stages_run_one_after_the_other(folder: Path) -> No
     )
     said = call("embed", "CXR", "--of", "report", "--encoder", "hashed", "--out", "E/ct", code=1)
     assert "was made with other settings" in said
+
+
+def test_a_training_that_gets_no_better_says_why_it_stopped(folder: Path) -> None:
+    call("pack", "CXR", "--out", "PACK", "--size", "40", "--ct-dir", "CT")
+    said = call("train", "CXR", "--recipe", "stage1", "--pack", "PACK", "--out", "S3", *TINY, "--set",
+                "optim.epochs=9", "--set", "run.patience=1", "--set", "optim.lr=1e-12")  # fmt: skip
+    assert "stopped after epoch" in said and "no better on the dev patients for 1 looks" in said
 
 
 def test_a_dry_run_prints_the_settings_and_trains_nothing(folder: Path) -> None:

@@ -90,6 +90,6 @@ def test_a_plan_that_cannot_fit_is_refused_and_not_written(
 def test_a_plan_says_what_it_costs(ct: Path) -> None:
     code, said = call("plan", ct)
     assert code == 0
-    assert "1 studies found, 1 to render" in said
+    assert "1 study found, 1 to render" in said
     assert "2 radiographs" in said
     assert (ct.parent / "out.private" / "plan" / "plan.json").exists()
