@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from drrgen_training.evaluation.embedded import Embedded
 from drrgen_training.evaluation.tables import join_train, read_embedded, write_embedded
@@ -62,6 +63,19 @@ def test_a_table_of_anybody_s_own_is_read(tmp_path: Path) -> None:
         ({"cxr": [[1.0], [1.0, 2.0]]}, r"have \[1, 2\] numbers, wanted one length"),
         ({"cxr": [[0.0, 0.0], [1.0, 2.0]]}, "1 rows that are zero or not finite"),
         ({"cxr": [None, None]}, "no embedding in any of cxr, ct, report"),
+        ({"cxr": [[1.0, np.inf], [1.0, 2.0]]}, "1 rows that are zero or not finite"),
+        ({"cxr": [[1.0, np.nan], [np.inf, 2.0]]}, "2 rows that are zero or not finite"),
+        ({"cxr": [1, 2]}, "column cxr of .* is int64, wanted a list of numbers"),
+        ({"cxr": [["a"], ["b"]]}, "wanted a list of numbers"),
+        ({"name": ["a", None]}, "column name of .* is null in 1 of 2 rows"),
+        ({"patient_id": ["p", None]}, "column patient_id of .* is null in 1 of 2 rows"),
+        ({"split": [None, "test"]}, "column split of .* is null in 1 of 2 rows"),
+        ({"patient_id": [["p"], ["q"]]}, "column patient_id is list"),
+        ({"study_id": ["1", "1"]}, "1 values of study_id in .* are of several patients"),
+        ({"labels": [1, 0]}, "column labels of .* is int64"),
+        ({"labels": [[{"name": "Mass", "value": "1"}], []]}, r"wanted a list of name and value"),
+        ({"labels": [[{"name": "Mass", "value": 1}, {"name": "Mass", "value": 0}], []]}, "twice"),
+        ({"labels": [[{"name": None, "value": 1}], []]}, "1 rows of .* have a label without a"),
     ],
 )
 def test_a_table_that_cannot_be_judged_is_told(tmp_path: Path, change: dict, said: str) -> None:
@@ -69,6 +83,67 @@ def test_a_table_that_cannot_be_judged_is_told(tmp_path: Path, change: dict, sai
             "cxr": [[1.0, 0.0], [1.0, 2.0]]}  # fmt: skip
     pd.DataFrame(good | change).to_parquet(tmp_path / "rows.parquet")
     with pytest.raises(InputError, match=said):
+        read_embedded(tmp_path)
+
+
+def test_a_row_without_a_scan_is_a_scan_of_its_own_and_not_one_with_the_others(
+    tmp_path: Path,
+) -> None:
+    pd.DataFrame({
+        "name": ["a", "b", "c", "d"], "patient_id": list("pqrr"), "split": ["test"] * 4,
+        "study_id": [None, None, "s", "s"], "report_id": [None, "x", None, None],
+        "report": [[1.0], [1.0], [1.0], None],
+    }).to_parquet(tmp_path / "rows.parquet")  # fmt: skip
+    read = read_embedded(tmp_path)
+    assert read.study.tolist() == [0, 1, 2, 2]
+    assert read.report.tolist() == [0, 1, 2, -1]  # a vector is of a report, whoever names it
+
+
+@pytest.mark.parametrize("told", [b"{", b"[1]", b'{"model": 5}', b'{"scale": "x"}', b'{"scale": 0}',
+                                  b'{"scale": NaN}'])  # fmt: skip
+def test_metadata_that_tell_no_model_or_scale_are_refused(tmp_path: Path, told: bytes) -> None:
+    write_embedded(make_embedded(), tmp_path)
+    table = pq.read_table(tmp_path / "rows.parquet")
+    pq.write_table(
+        table.replace_schema_metadata({b"drrgen_embedded": told}), tmp_path / "rows.parquet"
+    )
+    with pytest.raises(ManifestError, match="do not tell a model and its scale"):
+        read_embedded(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"text": ["A"]}, "lacks embedding"),
+        ({"text": ["A"], "embedding": ["x"]}, "column embedding of .* is .*string"),
+        ({"text": ["A", "A"], "embedding": [[1.0], [2.0]]}, "has a sentence twice"),
+        ({"text": ["A", None], "embedding": [[1.0], [2.0]]}, "without a sentence"),
+        ({"text": ["A", "B"], "embedding": [[1.0], None]}, "or an embedding"),
+        ({"text": ["A", "B"], "embedding": [[1.0], [np.nan]]}, "1 rows that are zero or not"),
+    ],
+)
+def test_sentences_that_cannot_be_compared_are_told(tmp_path: Path, table: dict, said: str) -> None:
+    write_embedded(make_embedded(), tmp_path)
+    pd.DataFrame(table).to_parquet(tmp_path / "prompts.parquet")
+    with pytest.raises((InputError, ManifestError), match=said):
+        read_embedded(tmp_path)
+
+
+def test_a_killed_writer_leaves_no_rows_beside_the_sentences_of_another_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_embedded(make_embedded(), tmp_path)
+    write = pq.write_table
+
+    def stop(table: object, path: Path, **options: object) -> None:
+        if "rows" in path.name:
+            raise KeyboardInterrupt
+        write(table, path, **options)
+
+    monkeypatch.setattr(pq, "write_table", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_embedded(replace(make_embedded(), prompts={}), tmp_path)
+    with pytest.raises(ManifestError, match="is no table of embeddings"):
         read_embedded(tmp_path)
 
 

@@ -5,13 +5,16 @@
     DIR/prompts.parquet    text, embedding; a row a sentence (only for zero-shot)
 
 ``name``, ``patient_id`` and ``split`` must be there, and one of ``cxr``, ``ct``, ``report`` (lists
-of numbers, null where a row has none). ``study_id`` is the name and ``report_id`` the study where
-they are left out; ``labels`` is a list of name and value, or else every whole-number column is a
-label: 1 present, 0 absent, anything else unknown. Vectors are brought to length one.
+of numbers, null where a row has none). ``study_id`` is the name where it is left out or null, and
+``report_id`` the study where it is left out, or null beside a report's vector; ``labels`` is a list
+of name and value, or else every whole-number column is a label: 1 present, 0 absent, anything else
+unknown. Vectors are brought to length one.
 """
 
 import json
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,7 @@ _OWN = {"name", "patient_id", "study_id", "report_id", "split", "labels", "pictu
 
 
 def write_embedded(embedded: Embedded, folder: Path) -> None:
-    """Write embeddings; each file appears whole.
+    """Write embeddings; each file appears whole, ``rows.parquet`` last.
 
     Args:
         embedded: What one model made.
@@ -69,7 +72,8 @@ def write_embedded(embedded: Embedded, folder: Path) -> None:
                               pa.list_(pa.float32())),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    for name, made in ((ROWS, table), (PROMPTS, pa.table(prompts))):
+    (folder / ROWS).unlink(missing_ok=True)  # of an earlier call: never beside new sentences
+    for name, made in ((PROMPTS, pa.table(prompts)), (ROWS, table)):
         with atomic_path(folder / name) as partial:
             pq.write_table(made, partial, compression="zstd")
 
@@ -90,7 +94,8 @@ def read_embedded(folder: Path, model: str | None = None) -> Embedded:
 
     Raises:
         ManifestError: There is no table, or it lacks a column.
-        InputError: Vectors of unequal length or none, or a name that is there twice.
+        InputError: Vectors of unequal length or none, a name that is there twice, a row without a
+            name, patient or split, or a column of another type.
     """
     table = _read_table(folder / ROWS)
     lacking = {"name", "patient_id", "split"} - set(table.column_names)
@@ -99,31 +104,34 @@ def read_embedded(folder: Path, model: str | None = None) -> Embedded:
             f"{folder / ROWS} lacks {', '.join(sorted(lacking))}; it has "
             f"{', '.join(table.column_names)}; see drrgen evaluate --help"
         )
-    told = json.loads((table.schema.metadata or {}).get(_META, b"{}"))
-    names = tuple(map(str, table["name"].to_pylist()))
+    told = _read_told(table, folder)
+    names = tuple(map(str, _read_keys(table, "name", folder)))
     if len(set(names)) < len(names):
         raise InputError(f"{folder / ROWS} has {len(names) - len(set(names))} names twice; give "
                          "each row a name of its own")  # fmt: skip
-    study = _column(table, "study_id", list(names))
+    patient = _read_keys(table, "patient_id", folder)
+    study = [name if s is None else s for name, s in zip(
+        names, _column(table, "study_id", [None] * len(names)), strict=True)]  # fmt: skip
+    _check_studies(study, patient, folder)
     vectors = {
-        m.value: _read_vectors(table[m.value], folder, m) for m in Modality
+        m.value: _read_vectors(table[m.value], folder / ROWS, m.value) for m in Modality
         if m.value in table.column_names and table[m.value].null_count < len(table)
     }  # fmt: skip
     if not vectors:
         raise InputError(f"{folder / ROWS} has no embedding in any of cxr, ct, report")
     return Embedded(
-        model=model or told.get("model") or folder.name,
+        model=model or told.get("model") or folder.resolve().name,
         names=names,
-        patient=number_names(table["patient_id"].to_pylist()),
+        patient=number_names(patient),
         study=number_names(study),
-        report=number_names(_column(table, "report_id", study)),
-        split=np.array(table["split"].to_pylist(), dtype=str),
+        report=_number_reports(table, study, vectors),
+        split=np.array(_read_keys(table, "split", folder), dtype=str),
         vectors=vectors,
-        labels=_read_labels(table),
+        labels=_read_labels(table, folder),
         prompts=_read_prompts(folder / PROMPTS),
         scale=told.get("scale"),
-        pictures=tuple(p or "" for p in _column(table, "picture", [None] * len(names))),
-        texts=tuple(t or "" for t in _column(table, "text", [None] * len(names))),
+        pictures=tuple(str(p or "") for p in _column(table, "picture", [None] * len(names))),
+        texts=tuple(str(t or "") for t in _column(table, "text", [None] * len(names))),
     )
 
 
@@ -131,49 +139,116 @@ def _read_table(path: Path) -> pa.Table:
     """Read a Parquet file."""
     try:
         return pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise ManifestError(
             f"{path} is no table of embeddings ({type(error).__name__}); give a folder that drrgen "
             "evaluate wrote, or one of your own with rows.parquet"
         ) from error
 
 
+def _read_told(table: pa.Table, folder: Path) -> dict[str, Any]:
+    """Read what a table says of its model: nothing, where it is not drrgen's."""
+    try:
+        told = json.loads((table.schema.metadata or {}).get(_META, b"{}"))
+        model, scale = told.get("model"), told.get("scale")
+        is_good = isinstance(model, str | None) and (
+            scale is None or (math.isfinite(scale) and scale > 0)
+        )
+    except (ValueError, AttributeError, TypeError):
+        is_good = False
+    if not is_good:
+        raise ManifestError(
+            f"the metadata of {folder / ROWS} do not tell a model and its scale as drrgen evaluate "
+            "writes them; write the table again"
+        )
+    return {"model": model, "scale": scale}
+
+
 def _column(table: pa.Table, name: str, default: list[Any]) -> list[Any]:
-    """Read a column, or take what stands for it."""
-    return table[name].to_pylist() if name in table.column_names else default
+    """Read a column of plain values, or take what stands for it.
+
+    Raises:
+        InputError: It holds lists or records.
+    """
+    if name not in table.column_names:
+        return default
+    if pa.types.is_nested(table[name].type):
+        raise InputError(
+            f"the column {name} is {table[name].type}, wanted a text or a whole number in each row"
+        )
+    return table[name].to_pylist()
 
 
-def _read_vectors(
-    column: pa.ChunkedArray, folder: Path, modality: Modality
-) -> Float32[np.ndarray, "n e"]:
+def _read_keys(table: pa.Table, name: str, folder: Path) -> list[Any]:
+    """Read a column that each row must fill."""
+    if table[name].null_count:
+        raise InputError(
+            f"the column {name} of {folder / ROWS} is null in {table[name].null_count} of "
+            f"{len(table)} rows; fill it in, or leave these rows out"
+        )
+    return _column(table, name, [])
+
+
+def _check_studies(study: Sequence[Any], patient: Sequence[Any], folder: Path) -> None:
+    """Refuse a scan of several patients: only its first row would be judged."""
+    owners = {(s, p) for s, p in zip(study, patient, strict=True)}
+    shared = [s for s, n in Counter(s for s, _ in owners).items() if n > 1]
+    if shared:
+        raise InputError(
+            f"{len(shared)} values of study_id in {folder / ROWS} are of several patients, such as "
+            f"{shared[0]!r}; name each scan so that no other patient's has the name"
+        )
+
+
+def _number_reports(
+    table: pa.Table, study: Sequence[Any], vectors: Mapping[str, Float32[np.ndarray, "n _"]]
+) -> Int64[np.ndarray, " n"]:
+    """Number the reports; -1 for a row that names none and has no vector of one."""
+    if "report_id" not in table.column_names:
+        return number_names(study)
+    has = np.zeros(len(study), bool)
+    if Modality.REPORT in vectors:
+        has = np.isfinite(vectors[Modality.REPORT]).all(1)
+    keys = zip(_column(table, "report_id", []), study, has.tolist(), strict=True)
+    return number_names(
+        ("study", own) if told is None and there else told for told, own, there in keys
+    )
+
+
+def _read_vectors(column: pa.ChunkedArray, path: Path, name: str) -> Float32[np.ndarray, "n e"]:
     """Read vectors, bring them to length one; NaN where there is none."""
+    value = getattr(column.type, "value_type", pa.string())
+    if not (pa.types.is_floating(value) or pa.types.is_integer(value)):
+        raise InputError(
+            f"the column {name} of {path} is {column.type}, wanted a list of numbers in each row"
+        )
     told = column.to_pylist()
-    there = np.array([value is not None for value in told])
+    there = np.array([value is not None for value in told], dtype=bool)
     known = [value for value in told if value is not None]
     lengths = {len(value) for value in known}
     if len(lengths) != 1:
         raise InputError(
-            f"the {modality} embeddings in {folder} have {sorted(lengths)} numbers, wanted one "
+            f"the {name} embeddings in {path.parent} have {sorted(lengths)} numbers, wanted one "
             "length for all"
         )
     out = np.full((len(told), lengths.pop()), np.nan, np.float32)
-    out[there] = np.array(known, np.float32)
-    length = np.linalg.norm(out[there], axis=1, keepdims=True)
-    if not (np.isfinite(length).all() and (length > 0).all()):
+    exact = np.array(known, np.float64)
+    with np.errstate(over="ignore"):
+        length = np.linalg.norm(exact, axis=1, keepdims=True)
+    bad = int((~(np.isfinite(length) & (length > 0))).sum())
+    if bad:
         raise InputError(
-            f"the {modality} embeddings in {folder} have {int((~(length > 0)).sum())} rows that "
-            "are zero or not finite; write null for a row that has none"
+            f"the {name} embeddings in {path.parent} have {bad} rows that are zero or not finite; "
+            "write null for a row that has none"
         )
-    out[there] /= length
+    out[there] = exact / length
     return out
 
 
-def _read_labels(table: pa.Table) -> dict[str, Int64[np.ndarray, " n"]]:
+def _read_labels(table: pa.Table, folder: Path) -> dict[str, Int64[np.ndarray, " n"]]:
     """Read labels from the list column, or from one column each."""
     if "labels" in table.column_names:
-        told = [{e["name"]: e["value"] for e in row or ()} for row in table["labels"].to_pylist()]
-        names = sorted({name for labels in told for name in labels})
-        columns = {name: [labels.get(name) for labels in told] for name in names}
+        columns = _read_listed(table["labels"], folder)
     else:
         columns = {
             field.name: table[field.name].to_pylist() for field in table.schema
@@ -185,16 +260,50 @@ def _read_labels(table: pa.Table) -> dict[str, Int64[np.ndarray, " n"]]:
     }
 
 
+def _read_listed(column: pa.ChunkedArray, folder: Path) -> dict[str, list[Any]]:
+    """Read the list column of labels: of each name the values, None where a row lacks it."""
+    record = getattr(column.type, "value_type", column.type)
+    if pa.types.is_null(record):
+        return {}
+    kinds = {each.name: each.type for each in record} if pa.types.is_struct(record) else {}
+    value = kinds.get("value", pa.null())
+    is_number = pa.types.is_integer(value) or pa.types.is_floating(value)
+    if "name" not in kinds or not (is_number or pa.types.is_boolean(value)):
+        raise InputError(
+            f"the column labels of {folder / ROWS} is {column.type}, wanted a list of name and "
+            "value (a number) in each row"
+        )
+    pairs = [[(e["name"], e["value"]) for e in row or () if e] for row in column.to_pylist()]
+    bad = sum(None in (names := [n for n, _ in row]) or len(set(names)) < len(row) for row in pairs)
+    if bad:
+        raise InputError(
+            f"{bad} rows of {folder / ROWS} have a label without a name, or one twice; give each "
+            "label of a row once"
+        )
+    told = [dict(row) for row in pairs]
+    return {
+        name: [row.get(name) for row in told] for name in sorted({n for row in told for n in row})
+    }
+
+
 def _read_prompts(path: Path) -> dict[str, Float32[np.ndarray, " e"]]:
     """Read sentences and their vectors, of length one; none where there is no such file."""
     if not path.is_file():
         return {}
     table = _read_table(path)
-    vectors = [np.array(v, np.float32) for v in table["embedding"].to_pylist()]
-    return {
-        text: v / max(float(np.linalg.norm(v)), 1e-12)
-        for text, v in zip(table["text"].to_pylist(), vectors, strict=True)
-    }
+    lacking = {"text", "embedding"} - set(table.column_names)
+    if lacking:
+        raise ManifestError(
+            f"{path} lacks {', '.join(sorted(lacking))}; see drrgen evaluate --help"
+        )
+    texts = _column(table, "text", [])
+    if len(set(texts)) < len(texts) or None in texts or table["embedding"].null_count:
+        raise InputError(
+            f"{path} has a sentence twice, or a row without a sentence or an embedding; write each "
+            "sentence once, with its vector"
+        )
+    vectors = _read_vectors(table["embedding"], path, "embedding") if texts else ()
+    return dict(zip(map(str, texts), vectors, strict=True))
 
 
 def align(models: Sequence[Embedded]) -> list[Embedded]:
@@ -264,8 +373,8 @@ def join_train(train: Embedded, test: Embedded) -> Embedded:
             "wanted two data sets without a shared row, embedded by one model"
         )
     shift = int(kept.patient.max(initial=0)) + 1
-    both = kept.vectors.keys() & tested.vectors.keys()
-    labels = kept.labels.keys() & tested.labels.keys()
+    both = [m for m in kept.vectors if m in tested.vectors]
+    labels = [x for x in kept.labels if x in tested.labels]
     return Embedded(
         model=test.model,
         names=kept.names + tested.names,
