@@ -36,7 +36,7 @@ def encode_picture(path: str) -> str:
     """Shrink a radiograph into a data URI; nothing where it cannot be read."""
     try:
         return encode_grey(read_radiograph(path).grey.numpy())
-    except (OSError, DrrgenError):
+    except (OSError, ValueError, DrrgenError):  # no path at all is a ValueError
         return ""
 
 

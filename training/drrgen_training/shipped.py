@@ -1,6 +1,7 @@
 """Files that come with drrgen: recipes, prompts, mappings, each a TOML file with a name."""
 
 from pathlib import Path
+from typing import Any
 
 from drrgen.errors import ConfigError
 
@@ -33,3 +34,10 @@ def list_shipped(kind: str) -> dict[str, Path]:
     """List what is shipped of a kind, by name."""
     folders = (_HERE / kind, _HERE.parent / kind)
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
+
+
+def is_list_of_words(value: Any) -> bool:
+    """Say whether a value of a file is a list of texts that say something."""
+    return isinstance(value, list) and bool(value) and all(
+        isinstance(each, str) and each.strip() for each in value
+    )  # fmt: skip

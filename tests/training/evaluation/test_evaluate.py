@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drrgen_training.evaluation.embedded import Embedded
 from drrgen_training.evaluation.evaluate import EvaluateSettings, evaluate
 from judged import make_model
 
@@ -73,4 +74,65 @@ def test_what_cannot_be_judged_is_told() -> None:
     with pytest.raises(InputError, match="disagree about the same rows in the label Cyst"):
         evaluate([model, other], QUICK)
     with pytest.raises(InputError, match="share 0 rows"):
-        evaluate([model, replace(model, names=tuple(f"x{i}" for i in range(90)))], QUICK)
+        evaluate([model, replace(other, names=tuple(f"x{i}" for i in range(90)))], QUICK)
+    with pytest.raises(InputError, match="two models are called good"):
+        evaluate([model, model], QUICK)
+
+
+def test_what_lacks_a_vector_is_told_and_not_taken_for_a_vector_of_zeros() -> None:
+    model, dev = make_model(), np.arange(90) == 46
+    model = replace(model, labels={"Cyst": np.where(dev, 1, model.labels["Cyst"])})
+    lost = replace(model, vectors=drop(model, "cxr", dev))
+    without = model.take(~dev)
+    tables = [
+        {(s.task, s.measure): s.value for s in evaluate([each], QUICK)[0].scores
+         if s.task == "zero-shot from cxr"}
+        for each in (lost, without)
+    ]  # fmt: skip
+    assert tables[0] == tables[1] and tables[0]
+    gap = replace(model, vectors=drop(model, "cxr", np.arange(90) == 80))
+    found, _ = evaluate([gap], QUICK)
+    assert "good: 1 of 36 test scans have no cxr, so no findings are told from it" in found.warnings
+    assert not any("from cxr" in s.task or "of cxr" in s.task for s in found.scores)
+
+
+def test_models_with_other_galleries_are_not_compared() -> None:
+    model = make_model()
+    other = replace(make_model("half"), vectors=drop(model, "ct", np.arange(90) >= 70))
+    found, _ = evaluate([model, other], replace(QUICK, probes=False))
+    tasks = {d.task for d in found.differences}
+    assert "cxr to report" in tasks and not any(" ct" in f" {task}" for task in tasks)
+    assert any("half has ct in other rows" in warning for warning in found.warnings)
+
+
+def test_rows_that_nothing_is_judged_on_are_told() -> None:
+    model = make_model()
+    odd = replace(model, split=np.where(np.arange(90) == 89, "tset", model.split))
+    found, _ = evaluate([odd, replace(odd, model="b").take(np.arange(88))], QUICK)
+    assert "2 rows of good are not in all models, and left out" in found.warnings
+    found, _ = evaluate([odd], QUICK)
+    assert "1 rows are of other splits (tset), and left out" in found.warnings
+
+
+def test_without_labels_or_a_positive_one_there_is_retrieval_alone() -> None:
+    for labels in ({}, {"Cyst": np.zeros(90, np.int64)}, {"Cyst": np.full(90, -1)}):
+        found, _ = evaluate([replace(make_model(), labels=labels)], QUICK)
+        assert find(found, "good", "cxr to report", "recall@1").value == 1.0
+        assert not any("Jaccard" in s.measure for s in found.scores)
+        assert all(np.isnan(s.value) for s in found.scores if s.measure == "macro AUROC")
+
+
+def test_a_probe_that_was_never_fitted_decides_nothing() -> None:
+    model = make_model()
+    one_class = np.where(model.split == "test", model.labels["Cyst"], 0)
+    found, _ = evaluate([replace(model, labels={"Cyst": one_class})], QUICK)
+    task = "probe of cxr, 100 %"
+    told = {s.measure: s.value for s in found.scores if s.task == task}
+    assert {"AUROC", "F1", "accuracy", "specificity", "macro accuracy", "CRG"} <= told.keys()
+    assert all(np.isnan(value) for value in told.values())
+
+
+def drop(model: Embedded, modality: str, rows: np.ndarray) -> dict:
+    """The vectors of a model, some of them lost."""
+    lost = np.where(rows[:, None], np.nan, model.vectors[modality]).astype(np.float32)
+    return {**model.vectors, modality: lost}

@@ -52,6 +52,9 @@ def test_a_file_that_is_no_mapping_is_told(tmp_path: Path) -> None:
     path.write_text('[labels]\nmass = "Lung mass"\n')
     with pytest.raises(ConfigError, match=r"labels.mass: got 'Lung mass', wanted a list"):
         read_mapping(str(path))
+    path.write_text("[labels]\nmass = [1]\n")
+    with pytest.raises(ConfigError, match=r"labels.mass: got \[1\], wanted a list"):
+        read_mapping(str(path))
     path.write_text("about = 'none'\n")
     with pytest.raises(ConfigError, match="wanted a table of labels"):
         read_mapping(str(path))

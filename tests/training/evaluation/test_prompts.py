@@ -41,3 +41,21 @@ def test_sentences_without_a_place_for_the_label_are_refused(tmp_path: Path) -> 
         read_prompts("nothing")
     with pytest.raises(ConfigError, match="got no sentence"):
         PromptSet(presence=("{label}",), absence=())
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("names = 3", "names: got 3, wanted a table"),
+        ('names.Mass = "lump"', "names.Mass: got 'lump', wanted a list of names"),
+        ("names.Mass = []", "names.Mass: got"),
+        ("names.Mass = [1]", "names.Mass: got"),
+        ('names.Mass = [""]', "names.Mass: got"),
+        ('keep_case = "no"', "keep_case: got 'no', wanted true or false"),
+    ],
+)
+def test_names_that_are_no_lists_of_texts_are_refused(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(f'presence = ["{{label}}"]\nabsence = ["no {{label}}"]\n{line}\n')
+    with pytest.raises(ConfigError, match=said):
+        read_prompts(str(path))

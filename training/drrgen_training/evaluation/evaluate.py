@@ -147,16 +147,22 @@ def evaluate(models: Sequence[Embedded], settings: EvaluateSettings) -> tuple[Ev
 
     Raises:
         ConfigError: No such prompts or mapping.
-        InputError: Models of other rows, too few patients, or a patient in train and test.
+        InputError: Models of other rows or of one name, too few patients, or a patient in train
+            and test.
     """
-    benches = [_make_bench(model, settings) for model in align(models)]
+    _check_names(models)
+    aligned = align(models)
+    benches = [_make_bench(model, settings) for model in aligned]
     test, whole = benches[0].test, benches[0].whole
     of_all = draw_resamples(whole.patient, replicates=settings.replicates, seed=settings.seed)
     weights = of_all[:, pick_first(whole.study)]
     found = {b.test.model: _judge(b, settings, weights, of_all) for b in benches}
     measured = {name: each.measured for name, each in found.items()}
+    unlike = _find_unlike(benches)
     differences = [
-        *list_differences(list(found), measured), *_compare_labels(benches, found, test.patient)
+        *(d for d in list_differences(list(found), measured)
+          if not unlike[d.other] & set(d.task.split(",")[0].split())),
+        *_compare_labels(benches, found, test.patient),
     ]  # fmt: skip
     confusion = {name: each.confusion for name, each in found.items() if each.confusion}
     return Evaluation(
@@ -167,8 +173,33 @@ def evaluate(models: Sequence[Embedded], settings: EvaluateSettings) -> tuple[Ev
         hits=tuple(h for each in found.values() for h in each.hits),
         published=tuple(p for each in found.values() for p in each.published),
         facts=_describe(benches, settings) | {"confusion": confusion},
-        warnings=tuple(dict.fromkeys(_warn(test, found))),
-    ), test
+        warnings=tuple(dict.fromkeys([
+            *_warn(test, found), *_warn_of_rows(models, aligned[0], settings),
+            *_warn_of_unlike(unlike),
+        ])),
+    ), test  # fmt: skip
+
+
+def _check_names(models: Sequence[Embedded]) -> None:
+    """Refuse two models of one name: their numbers could not be told apart."""
+    names = [model.model for model in models]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"two models are called {', '.join(twice)}; name them, NAME=FOLDER")
+
+
+def _find_unlike(benches: Sequence[Bench]) -> dict[str, set[str]]:
+    """Find the modalities that another model has in other rows than the first one.
+
+    Numbers of different galleries are no pair.
+    """
+    first, *others = (bench.whole for bench in benches)
+    return {
+        other.model: {
+            name for name in first.vectors.keys() & other.vectors.keys()
+            if (first.has(name) != other.has(name)).any()
+        } for other in others
+    }  # fmt: skip
 
 
 def _make_bench(model: Embedded, settings: EvaluateSettings) -> Bench:
@@ -263,22 +294,37 @@ def _list_published(
 def _list_told(bench: Bench, settings: EvaluateSettings, warnings: list[str]) -> Iterator[Told]:
     """List all ways in which a model tells findings."""
     test = bench.test
+    if not test.labels:
+        warnings.append(f"{test.model}: no labels, so no findings")
+        return
+    sides = _find_sides(test, warnings)
     if test.findings:
-        yield _map(bench, settings, CLASSIFIER, test.findings, bench.dev.findings)
+        yield _map(bench, settings, CLASSIFIER, test.findings, bench.dev)
     if test.prompts:
-        for side in (Modality.CXR, Modality.CT):
-            if side in test.vectors and test.has(side).all():
-                told = [_score_prompts(rows, side, settings) for rows in (test, bench.dev)]
-                yield _map(bench, settings, f"{ZERO_SHOT} {side}", *told)
+        for side in sides:
+            dev = bench.dev.take(bench.dev.has(side))
+            on_dev = replace(dev, findings=_score_prompts(dev, side, settings))
+            scores = _score_prompts(test, side, settings)
+            yield _map(bench, settings, f"{ZERO_SHOT} {side}", scores, on_dev)
     if not settings.probes:
         return
     if not len(bench.train):
         warnings.append(f"{test.model}: no train rows, so no probes")
         return
     check_apart(bench.train, bench.whole)
-    for side in (Modality.CXR, Modality.CT):
-        if side in test.vectors and test.has(side).all():
-            yield from _probe(bench, side, settings)
+    for side in sides:
+        yield from _probe(bench, side, settings)
+
+
+def _find_sides(test: Embedded, warnings: list[str]) -> list[Modality]:
+    """Find what findings are told from: what all test rows have."""
+    sides = [side for side in (Modality.CXR, Modality.CT) if side in test.vectors]
+    lacking = {side: int((~test.has(side)).sum()) for side in sides}
+    warnings += [
+        f"{test.model}: {n} of {len(test)} test scans have no {side}, so no findings are told from "
+        "it" for side, n in lacking.items() if n
+    ]  # fmt: skip
+    return [side for side in sides if not lacking[side]]
 
 
 def _score_prompts(
@@ -288,7 +334,7 @@ def _score_prompts(
     if not len(rows):
         return {}
     return score_zero_shot(
-        np.nan_to_num(rows.vectors[side]), rows.prompts, read_prompts(settings.prompts),
+        rows.vectors[side], rows.prompts, read_prompts(settings.prompts),
         settings.choose_labels(rows), rows.scale,
     )  # fmt: skip
 
@@ -298,14 +344,15 @@ def _map(
     settings: EvaluateSettings,
     task: str,
     scores: Mapping[str, np.ndarray],
-    on_dev: Mapping[str, np.ndarray],
+    dev: Embedded,
 ) -> Told:
-    """Map scores to the labels of external data, and choose thresholds on dev rows."""
+    """Map scores to the labels of external data, and choose thresholds on the findings of dev."""
+    on_dev = dev.findings
     if settings.mapping is not None:
         mapping = read_mapping(settings.mapping)
         scores = mapping.map_scores(scores)
         on_dev = mapping.map_scores(on_dev) if on_dev else {}
-    thresholds = choose_thresholds(on_dev, bench.dev.labels) if on_dev else {}
+    thresholds = choose_thresholds(on_dev, dev.labels) if on_dev else {}
     return Told(task=task, scores=({name: scores[name] for name in bench.test.labels},),
                 thresholds=thresholds)  # fmt: skip
 
@@ -388,3 +435,24 @@ def _warn(test: Embedded, found: Mapping[str, Judgement]) -> Iterator[str]:
         yield f"fewer than {FEW_POSITIVES} test scans have {', '.join(few)}"
     for each in found.values():
         yield from each.warnings
+
+
+def _warn_of_rows(
+    models: Sequence[Embedded], kept: Embedded, settings: EvaluateSettings
+) -> Iterator[str]:
+    """Say which rows nothing is judged on."""
+    for model in models:
+        if lost := len(model) - len(kept):
+            yield f"{lost} rows of {model.model} are not in all models, and left out"
+    other = ~np.isin(kept.split, list(Split))
+    if settings.split != ALL and other.any():
+        words = ", ".join(sorted(set(kept.split[other].tolist())))
+        yield f"{int(other.sum())} rows are of other splits ({words}), and left out"
+
+
+def _warn_of_unlike(unlike: Mapping[str, set[str]]) -> Iterator[str]:
+    """Say what cannot be compared."""
+    for model, names in unlike.items():
+        if names:
+            yield (f"{model} has {', '.join(sorted(names))} in other rows than the first model: "
+                   "their retrieval is not compared")  # fmt: skip

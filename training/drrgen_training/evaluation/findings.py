@@ -146,6 +146,8 @@ def _measure_decisions(
         scores, threshold = told.scores[0][label], told.thresholds.get(label, _HALF)
         once = count_decisions(scores, test.labels[label], threshold).measures
         drawn = count_decisions(scores, test.labels[label], threshold, weights).measures
+        if not np.isfinite(scores).all():  # nothing was told, and that is no "absent"
+            once, drawn = _undefine(once), _undefine(drawn)
         for measure in _DECIDED:
             made = make_measured(
                 _score(test, told, measure, float(once[measure][0]), label), drawn[measure]
@@ -157,12 +159,22 @@ def _measure_decisions(
     said, truth = decide(told), {name: test.labels[name] for name in told.labels}
     whole = np.stack(list(truth.values()), axis=1)
     known = find_known(whole).all(1)
-    value = measure_crg(whole[known], np.stack(list(said.values()), axis=1)[known])
+    is_told = all(np.isfinite(told.scores[0][name]).all() for name in told.labels)
+    value = float("nan")
+    if is_told:
+        value = measure_crg(whole[known], np.stack(list(said.values()), axis=1)[known])
     yield Measured(
         score=Score(model=test.model, task=told.task, measure="CRG", value=value,
                     n=int(known.sum())),
         replicates=np.full(len(weights), np.nan),
     )  # fmt: skip
+
+
+def _undefine(
+    measures: Mapping[str, Float[np.ndarray, " r"]],
+) -> dict[str, Float[np.ndarray, " r"]]:
+    """Leave no number in some measures."""
+    return {name: np.full_like(each, np.nan) for name, each in measures.items()}
 
 
 def decide(told: Told) -> dict[str, Int64[np.ndarray, " n"]]:
@@ -176,6 +188,7 @@ def decide(told: Told) -> dict[str, Int64[np.ndarray, " n"]]:
 def confuse(test: Embedded, told: Told) -> dict[str, Any]:
     """Make the table of which finding is told where another one is, as plain types."""
     shares = confuse_labels(decide(told), {name: test.labels[name] for name in told.labels})
+    shares[:, [not np.isfinite(told.scores[0][name]).all() for name in told.labels]] = np.nan
     return {"task": told.task, "labels": told.labels, "shares": [
         [None if np.isnan(x) else round(float(x), 4) for x in line] for line in shares
     ]}  # fmt: skip

@@ -15,6 +15,7 @@ from drrgen_training.evaluation.embed import (
 )
 from drrgen_training.evaluation.embedded import Embedded
 from drrgen_training.evaluation.evaluate import EvaluateSettings
+from drrgen_training.evaluation.mappings import read_mapping
 from drrgen_training.evaluation.prompts import read_prompts
 from drrgen_training.evaluation.tables import join_train, read_embedded, write_embedded
 from drrgen_training.loop import Job, fit
@@ -161,7 +162,13 @@ class Judging:
             samples, pictures, opened.tower, opened.targets, model=name,
             device=self.settings.device,
         )  # fmt: skip
-        return join_train(train, made)
+        return join_train(*(self._map_labels(each) for each in (train, made)))
+
+    def _map_labels(self, made: Embedded) -> Embedded:
+        """Tell the labels of either data set in those of the mapping, so that they share them."""
+        if self.settings.mapping is None:
+            return made
+        return replace(made, labels=read_mapping(self.settings.mapping).map_truth(made.labels))
 
     def _embed(self, name: str, opened: Opened) -> Embedded:
         """Embed radiographs of the data set, and the prompts."""

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from drrgen.config import check_known, read_toml
 from drrgen.errors import ConfigError, InputError
 from drrgen_training.evaluation.embedded import UNKNOWN, find_known
-from drrgen_training.shipped import find_shipped
+from drrgen_training.shipped import find_shipped, is_list_of_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ def _make_mapping(table: dict[str, Any]) -> LabelMapping:
     if not isinstance(labels, dict) or not labels:
         raise ConfigError(f"labels: got {labels!r}, wanted a table of labels")
     for name, sources in labels.items():
-        if not isinstance(sources, list) or not sources:
+        if not is_list_of_words(sources):
             raise ConfigError(f"labels.{name}: got {sources!r}, wanted a list of labels")
     return LabelMapping(
         about=str(table.get("about", "external data")),

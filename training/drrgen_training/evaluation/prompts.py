@@ -11,7 +11,7 @@ from typing import Any
 
 from drrgen.config import check_known, read_toml
 from drrgen.errors import ConfigError
-from drrgen_training.shipped import find_shipped
+from drrgen_training.shipped import find_shipped, is_list_of_words
 
 _SLOT = "{label}"
 _KEYS = ("presence", "absence", "keep_case", "names")
@@ -85,10 +85,17 @@ def _make_prompts(table: dict[str, Any]) -> PromptSet:
         value = table.get(key)
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
             raise ConfigError(f"{key}: got {value!r}, wanted a list of sentences")
-    names = table.get("names", {})
+    keep_case, names = table.get("keep_case", False), table.get("names", {})
+    if not isinstance(keep_case, bool):
+        raise ConfigError(f"keep_case: got {keep_case!r}, wanted true or false")
+    if not isinstance(names, dict):
+        raise ConfigError(f"names: got {names!r}, wanted a table of labels")
+    for label, each in names.items():
+        if not is_list_of_words(each):
+            raise ConfigError(f"names.{label}: got {each!r}, wanted a list of names")
     return PromptSet(
         presence=tuple(table["presence"]),
         absence=tuple(table["absence"]),
-        keep_case=bool(table.get("keep_case", False)),
+        keep_case=keep_case,
         names={label: tuple(each) for label, each in names.items()},
     )

@@ -96,7 +96,7 @@ def measure_search(
     yield _measure_rank(test, way, drawn, ranks)
     precision = average_precision_at_k(way.search, query_key=way.key, gallery_key=way.key, ks=ks)
     yield from _measure_at_k(test, way, drawn, "mAP", precision)
-    if (labels := stack_labels(test)[way.rows]).shape[1]:
+    if ((labels := stack_labels(test)[way.rows]) == 1).any():
         jaccard = label_jaccard_at_k(way.search, query_labels=labels, gallery_labels=labels, ks=ks)
         yield from _measure_at_k(test, way, drawn, "label Jaccard", jaccard)
 
