@@ -83,6 +83,7 @@ def evaluate(
             PREDICTIONS,
             write_evaluation,
         )
+        from drrgen_training.predicted import check_writable
         from drrgen_training.processes import find_device
 
         settings = EvaluateSettings(
@@ -95,6 +96,8 @@ def evaluate(
             baselines=_choose_baselines(baseline), train_on=train_on,
             report_encoder=report_encoder, settings=settings,
         )  # fmt: skip
+        judging.check()
+        check_writable(out)
         if judging.wants_mean_projection:
             _render_mean_projection(judging, ct_dir, salt_file, quiet=quiet)
         models = []
@@ -113,9 +116,20 @@ def evaluate(
 
 
 def _split_names(words: Sequence[str] | None) -> tuple[tuple[str | None, Path], ...]:
-    """Split NAME=PATH; the name may be missing."""
-    pairs = [word.rpartition("=") if "=" in word else ("", "", word) for word in words or ()]
-    return tuple((name or None, Path(path)) for name, _, path in pairs)
+    """Split NAME=PATH at the first =; the name may be missing, and a path may have a = in it."""
+    return tuple(map(_split_name, words or ()))
+
+
+def _split_name(word: str) -> tuple[str | None, Path]:
+    """Split one; a name becomes the name of a folder."""
+    name, mark, path = word.partition("=")
+    if not mark or Path(word).exists():
+        return None, Path(word)
+    if not path or name in (".", "..") or "/" in name or not name.isprintable():
+        raise InputError(
+            f"got {word!r}, wanted NAME=FOLDER with a plain name of a folder, without /, or FOLDER"
+        )
+    return name or None, Path(path)
 
 
 def _choose_baselines(words: Sequence[str] | None) -> tuple[str, ...]:

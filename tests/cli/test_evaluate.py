@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -88,12 +89,59 @@ def test_a_run_and_its_baselines_are_judged_and_kept(trained: Path, tmp_path: Pa
         (("--embeddings", "A", "--embeddings", "x/A"), "two models are called A"),
         (("--embeddings", "A", "--prompts", "none"), "is no table of embeddings"),
         (("DATA", "--checkpoint", "RUN", "--baseline", "mean-projection"), "with --ct-dir"),
+        (("--embeddings", "../x=A"), "wanted NAME=FOLDER"),
+        (("--embeddings", "..=A"), "wanted NAME=FOLDER"),
+        (("--embeddings", "\udcff=A"), "wanted NAME=FOLDER"),
+        (("--embeddings", "x="), "wanted NAME=FOLDER"),
+        (("--embeddings", "A", "--train-on", "B"), "--train-on go with a data set"),
+        (("--embeddings", "A", "--targets", "B"), "--targets go with a data set"),
+        (("DATA", "--checkpoint", "RUN", "--train-on", "DATA", "--split", "all"), "not --split"),
     ],
 )
 def test_what_is_wrong_is_said(trained: Path, tmp_path: Path, words: tuple, said: str) -> None:
     places = {"DATA": trained / "CXR", "RUN": trained / "RUN"}
     code, found = call(*(places.get(w, w) for w in words), "--out", tmp_path / "E", *QUICK)
     assert code in (1, 2) and said in " ".join(found.split()), found
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_judged(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    code, said = call("--embeddings", "NONE", "--out", tmp_path / "file", *QUICK)
+    assert code == 2 and "cannot be written" in said, said
+
+
+def test_a_folder_with_an_equals_sign_is_no_name(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "lr=0.1"
+    shutil.copytree(trained / "RUN", folder)
+    for words, name in ((folder, "lr=0.1"), (f"mine={folder}", "mine")):
+        code, said = call(trained / "CXR", "--checkpoint", words, "--targets", trained / "ct",
+                          "--no-probes", "--out", tmp_path / "E", *QUICK)  # fmt: skip
+        assert code == 0, said
+        metrics = json.loads((tmp_path / "E" / "metrics.json").read_text())
+        assert metrics["facts"]["models"] == [name]
+        assert (tmp_path / "E" / "embeddings" / name / "rows.parquet").is_file()
+
+
+def test_targets_that_a_run_was_not_trained_on_are_refused(trained: Path, tmp_path: Path) -> None:
+    settings = read_settings(trained / "RUN" / "config.toml")
+    shutil.copytree(trained / "RUN", tmp_path / "R")
+    save_model(tmp_path / "R" / BEST, TriModal(settings).own_state(), settings,
+               {"identity": {"targets": {"ct": "another"}}})  # fmt: skip
+    code, said = call(trained / "CXR", "--checkpoint", tmp_path / "R", "--targets", trained / "ct",
+                      "--out", tmp_path / "E", *QUICK)  # fmt: skip
+    assert code == 1 and "was trained on another" in " ".join(said.split()), said
+
+
+def test_a_patient_in_both_data_sets_is_refused(trained: Path, tmp_path: Path) -> None:
+    splits = dict.fromkeys(range(16), "test")
+    write_trainable(tmp_path, n=32, splits=splits)  # the same patients, the other way round
+    code, said = call(
+        trained / "CXR", "--checkpoint", trained / "RUN", "--targets", trained / "ct",
+        "--train-on", tmp_path / "CXR", "--out", tmp_path / "E", *QUICK,
+    )  # fmt: skip
+    assert code == 2 and "16 patients are in the train rows of" in " ".join(said.split()), said
 
 
 def test_a_run_without_its_targets_is_told(trained: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from drrgen_training import predict as module
 from drrgen_training.encoders import make_image_encoder
 from drrgen_training.evaluation.embed import embed_pictures, embed_run
 from drrgen_training.losses import Modality
-from drrgen_training.model import BEST, TriModal, load_run, save_model
+from drrgen_training.model import BEST, TriModal, load_run, read_model, save_model
 from drrgen_training.pictures import Fit, PackSettings, PictureFiles, open_pictures
 from drrgen_training.predict import Prediction, PredictSettings, load_predictor, predict
 from drrgen_training.predicted import (
@@ -31,6 +31,7 @@ from drrgen_training.settings import read_settings
 from drrgen_training.targets import embed, identify, read_targets
 from PIL import Image
 from pydicom.dataset import Dataset
+from safetensors.torch import save_file
 from trainable import write_trainable
 
 from drrgen.choices import ImageFormat, View
@@ -321,6 +322,37 @@ def test_impossible_wishes_are_refused(trained: Path) -> None:
     asked = PredictSettings(report_encoder="hashed", labels=("status", "Mass"))
     with pytest.raises(InputError, match="called status"):
         check_columns(load_predictor(trained / "RUN", asked))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model": None}, "holds no model of drrgen train"),
+        ({"loss": {}}, "holds no model of drrgen train"),
+        ({"loss": {"kind": "x"}}, "holds no model of drrgen train"),
+        ({"model": {"cxr": "tiny:32", "train": ["cxr"], "report": "none", "dim": 64}},
+         "1 tensors do not fit, such as head.weight"),
+        ({"identity": [1]}, "does not tell what it was trained on"),
+        ({"identity": {"targets": 5}}, "does not tell what it was trained on"),
+        ({"identity": {"pack": {"size": "x"}}}, "wanted a size and a fit"),
+        ({"identity": {"pack": {"size": 64, "fit": "x"}}}, "wanted a size and a fit"),
+        ("head.weight", "not finite in 1 tensors, such as head.weight"),
+        ("scale.log_scale", "factor of the cosines is not finite"),
+    ],
+)  # fmt: skip
+def test_weights_that_are_damaged_are_told(
+    trained: Path, tmp_path: Path, change: Any, said: str
+) -> None:
+    state, meta = read_model(trained / "RUN" / BEST)
+    if isinstance(change, str):
+        for name, tensor in state.items():
+            if name.endswith(change):
+                tensor.fill_(float("nan"))
+    else:
+        meta |= change
+    save_file(state, tmp_path / BEST, metadata={"model": json.dumps(meta)})
+    with pytest.raises(InputError, match=said):
+        load_predictor(tmp_path, PredictSettings())
 
 
 def test_reports_that_nobody_embedded_are_told(trained: Path, tmp_path: Path) -> None:

@@ -180,8 +180,9 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             meta = json.loads((file.metadata() or {})[_MODEL])
+            LossKind(meta["loss"]["kind"]), meta["model"]["train"], meta["model"]["report"]
             return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise InputError(
             f"{path} holds no model of drrgen train ({type(error).__name__}); give the folder of a "
             "run that has come as far as its first look at the dev patients"
@@ -196,7 +197,8 @@ def load_run(run: Path, modality: Modality) -> Tower:
         modality: Which tower.
 
     Raises:
-        InputError: There is none, or it was not trained there.
+        ConfigError: It is of an encoder that is not there, or of settings that cannot be.
+        InputError: There is none, it was not trained there, or its weights do not fit.
     """
     path = run if run.suffix == ".safetensors" else run / BEST
     state, meta = read_model(path)
@@ -208,15 +210,45 @@ def load_run(run: Path, modality: Modality) -> Tower:
             f"{path} has no {modality} tower; it trained {', '.join(model.train)} only"
         )
     tower = make_tower(modality, model.name_encoder(modality), dim=model.dim)
-    tower.load_state_dict(own)
+    _load_tensors(tower, own, path)
     tower.scale = read_scale(state, LossKind(meta["loss"]["kind"]))
     return tower
 
 
+def _load_tensors(tower: Tower, own: dict[str, Tensor], path: Path) -> None:
+    """Take over weights that fit, and are numbers."""
+    wanted = tower.state_dict()
+    odd = sorted(
+        name for name in wanted.keys() | own.keys()
+        if name not in own or name not in wanted or own[name].shape != wanted[name].shape
+    )  # fmt: skip
+    if odd:
+        raise InputError(
+            f"{path} holds weights of another shape than it says: {len(odd)} tensors do not fit, "
+            f"such as {odd[0]}; get a whole copy of the run"
+        )
+    bad = sorted(name for name, tensor in own.items() if not torch.isfinite(tensor).all())
+    if bad:
+        raise InputError(
+            f"{path} holds weights that are not finite in {len(bad)} tensors, such as {bad[0]}; "
+            "the training diverged, or the file is damaged: train again with a lower rate, or get "
+            "a whole copy"
+        )
+    tower.load_state_dict(own)
+
+
 def read_scale(state: dict[str, Tensor], kind: LossKind) -> float | None:
-    """Read the factor of the cosines; SigLIP's means nothing to another loss."""
+    """Read the factor of the cosines; SigLIP's means nothing to another loss.
+
+    Raises:
+        InputError: It is not finite.
+    """
     log = state.get("scale.log_scale")
-    return None if log is None or kind is LossKind.SIGLIP else float(torch.exp(log))
+    if log is None or kind is LossKind.SIGLIP:
+        return None
+    if not torch.isfinite(torch.exp(log)).all():
+        raise InputError("the factor of the cosines is not finite; get a whole copy of the run")
+    return float(torch.exp(log))
 
 
 def _drop_nulls(table: dict[str, Any]) -> dict[str, Any]:

@@ -388,6 +388,11 @@ def _read_run(checkpoint: Path) -> _Run:
         path = exported if exported.is_file() else checkpoint / BEST
     _, meta = read_model(path)
     model, recipe = meta["model"], path.parent / "config.toml"
+    identity = meta.get("identity") or _read_identity(path.parent)
+    if not isinstance(identity, dict) or not isinstance(identity.get("targets") or {}, dict):
+        raise InputError(
+            f"{path} does not tell what it was trained on; get a whole copy of the run"
+        )
     own = None
     if Modality.REPORT in model["train"]:
         own = f"run:{path}"
@@ -395,7 +400,7 @@ def _read_run(checkpoint: Path) -> _Run:
         own = model["report"]
     return _Run(
         path=path,
-        identity=meta.get("identity") or _read_identity(path.parent),
+        identity=identity,
         views=read_settings(recipe).data.view if recipe.is_file() else None,
         own=own,
     )
@@ -404,7 +409,7 @@ def _read_run(checkpoint: Path) -> _Run:
 def _read_identity(folder: Path) -> dict[str, Any]:
     """Read ``run.json``, where the weights tell nothing; empty where there is none."""
     try:
-        found: dict[str, Any] = json.loads((folder / "run.json").read_text())["identity"]
+        found: dict[str, Any] = json.loads((folder / "run.json").read_text())["identity"] or {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return found
@@ -414,7 +419,13 @@ def _find_square(run: _Run, tower: Tower) -> PackSettings:
     """Find how pictures became squares in the training: as packed, or as files are read."""
     packed = run.identity.get("pack")
     if packed:
-        return PackSettings(size=packed["size"], fit=Fit(packed["fit"]))
+        try:
+            return PackSettings(size=packed["size"], fit=Fit(packed["fit"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{run.path} was trained on pictures packed by {packed}, wanted a size and a fit; "
+                "get a whole copy of the run"
+            ) from error
     spec: ImageSpec = tower.encoder.spec  # type: ignore[assignment]
     return PackSettings(size=find_file_size(spec))
 
@@ -458,7 +469,7 @@ def _find_encoder(run: _Run, settings: PredictSettings, targets: Targets | None)
 
 def _find_wanted(run: _Run) -> set[str]:
     """Find the ids of the training's encoder of reports; none where it had none."""
-    told = run.identity.get("targets", {}).get(Modality.REPORT)
+    told = (run.identity.get("targets") or {}).get(Modality.REPORT)
     if told:
         return {told}
     return _list_ids(run.own) if run.own else set()

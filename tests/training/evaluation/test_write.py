@@ -161,6 +161,20 @@ def test_metrics_appear_last(tmp_path: Path) -> None:
     assert not (tmp_path / PREDICTIONS).exists()
 
 
+def test_a_killed_writer_leaves_no_metrics_of_another_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_evaluation(WHOLE, make_test(), tmp_path)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("drrgen_training.evaluation.write.write_predictions", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_evaluation(WHOLE, make_test(), tmp_path)
+    assert not (tmp_path / METRICS).exists() and (tmp_path / PER_LABEL).exists()
+
+
 def test_the_table_has_a_row_for_each_model_task_and_finding() -> None:
     scores = (ALL, ONE, TWO, replace(ONE, model='o, "quoted"', measure="F1 at 0.5", note=""))
     lines = read_csv(to_csv(scores))

@@ -39,7 +39,8 @@ def embed_run(
         device: Where the encoder runs.
 
     Raises:
-        InputError: The tower makes vectors of another width than the targets have.
+        InputError: The tower makes vectors of another width than the targets have, or some that
+            are not finite.
     """
     tower = tower.eval().to(device)
     for name, target in targets.items():
@@ -49,6 +50,12 @@ def embed_run(
                 f"{target.provenance.dim}; give the targets that it was trained on"
             )
     seen = np.concatenate(list(embed_pictures(tower, pictures, len(samples), device)))
+    bad = int((~np.isfinite(seen)).any(1).sum())
+    if bad:
+        raise InputError(
+            f"{model} makes vectors that are not finite of {bad} of {len(seen)} radiographs; look "
+            "at its training"
+        )
     return describe(samples, {Modality.CXR: seen} | find_targets(samples, targets), model=model,
                     scale=tower.scale)  # fmt: skip
 

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from drrgen.errors import InputError
+from drrgen.choices import Split
+from drrgen.errors import InputError, ManifestError
+from drrgen.io.volumes import make_printable
 from drrgen_training.batches import find_file_size, open_sources
 from drrgen_training.encoders import ImageSpec
 from drrgen_training.evaluation import baselines
@@ -20,7 +22,7 @@ from drrgen_training.evaluation.prompts import read_prompts
 from drrgen_training.evaluation.tables import join_train, read_embedded, write_embedded
 from drrgen_training.loop import Job, fit
 from drrgen_training.losses import Modality
-from drrgen_training.model import Tower, load_run
+from drrgen_training.model import BEST, Tower, load_run, read_model
 from drrgen_training.pictures import PackSettings, Pictures, describe_pictures, open_pictures
 from drrgen_training.samples import Samples, read_samples, replace_pictures
 from drrgen_training.settings import TrainSettings, read_settings
@@ -91,17 +93,19 @@ class Judging:
 
         Raises:
             ConfigError: Targets that do not fit the run.
-            InputError: Nothing to judge, or something that a baseline needs is missing.
-            ManifestError: No data set, or embeddings that are not whole.
+            InputError: Nothing to judge, options that contradict each other, something that a
+                baseline needs is missing, or a patient in both data sets.
+            ManifestError: No data set, embeddings that are not whole, or targets that the run was
+                not trained on.
         """
-        self._check()
+        self.check()
         for name, folder in self.embeddings:
             yield read_embedded(folder, name)
         if self.dataset is None:
             return
         opened = [self._open(run) for _, run in self.checkpoints]
         trained = [
-            self._make(name or run.name, each)
+            self._make(_name_model(name, run), each)
             for (name, run), each in zip(self.checkpoints, opened, strict=True)
         ]
         made = trained + list(self._list_baselines(trained[0], opened[0]))
@@ -109,8 +113,12 @@ class Judging:
             write_embedded(model, self.out / "embeddings" / model.model)
             yield model
 
-    def _check(self) -> None:
-        """Refuse what says nothing to judge."""
+    def check(self) -> None:
+        """Refuse what says nothing to judge, or contradicts itself.
+
+        Raises:
+            InputError: It does.
+        """
         if self.dataset is None and not self.embeddings:
             raise InputError(
                 "nothing to judge; give a data set with --checkpoint, or --embeddings DIR"
@@ -119,6 +127,21 @@ class Judging:
             raise InputError(
                 "a data set goes with --checkpoint RUN, one needs the other; for embeddings alone "
                 "give --embeddings DIR"
+            )
+        for_runs = {
+            "--targets": self.targets, "--pack": self.pack, "--train-on": self.train_on,
+            "--report-encoder": self.report_encoder,
+        }  # fmt: skip
+        idle = [word for word, value in for_runs.items() if value]
+        if self.dataset is None and idle:
+            raise InputError(
+                f"{', '.join(idle)} go with a data set and --checkpoint, there is neither; "
+                "embeddings have their vectors and sentences in their folder"
+            )
+        if self.train_on is not None and self.settings.split != Split.TEST:
+            raise InputError(
+                f"with --train-on the test rows of {self.dataset} are judged, not --split "
+                f"{self.settings.split}; leave it out"
             )
         from_pictures = set(self.baselines) - {baselines.CHANCE, baselines.CT_SIDE}
         if from_pictures and self.train_on is not None:
@@ -131,7 +154,7 @@ class Judging:
                 f"the baselines {', '.join(self.baselines)} need the radiographs; give a data set "
                 "with --checkpoint"
             )
-        names = [n or run.name for n, run in (*self.checkpoints, *self.embeddings)]
+        names = [_name_model(*pair) for pair in (*self.checkpoints, *self.embeddings)]
         twice = {name for name in (*names, *self.baselines) if
                  (*names, *self.baselines).count(name) > 1}  # fmt: skip
         if twice:
@@ -143,6 +166,7 @@ class Judging:
         """Open a training, and what of the data set it takes."""
         told = _read_run_settings(run)
         targets = open_sources(told, self.targets, None).targets
+        _check_targets(run, targets)
         if self.dataset is None:
             raise InputError("there is no data set; give one")
         samples = read_samples(self.dataset, template=told.data.template, view=told.data.view)
@@ -157,6 +181,7 @@ class Judging:
             return made
         data = opened.told.data
         samples = read_samples(self.train_on, template=data.template, view=data.view)
+        _check_apart(samples, opened.samples)
         pictures = open_pictures(samples, None, _find_size(opened.tower))
         train = embed_run(
             samples, pictures, opened.tower, opened.targets, model=name,
@@ -218,6 +243,38 @@ class Judging:
             pass
         trained = replace(opened, tower=load_run(job.out, Modality.CXR))
         return self._embed(baselines.MEAN_PROJECTION, trained)
+
+
+def _name_model(name: str | None, folder: Path) -> str:
+    """Name a model: as it was asked, or as its folder is called."""
+    return name or make_printable(folder.resolve().name)
+
+
+def _check_targets(run: Path, targets: Mapping[str, Targets]) -> None:
+    """Refuse targets of another encoder than the run was trained on, where it tells one."""
+    _, meta = read_model(run if run.suffix == ".safetensors" else run / BEST)
+    identity = meta.get("identity")
+    told = identity.get("targets") if isinstance(identity, dict) else None
+    for name, target in targets.items():
+        wanted = told.get(name) if isinstance(told, dict) else None
+        if wanted and wanted != target.provenance.encoder_id:
+            raise ManifestError(
+                f"the {name} targets are of the encoder {target.provenance.encoder_id}, {run} was "
+                f"trained on {wanted}; cosines between the two mean nothing: give the targets that "
+                "it was trained on"
+            )
+
+
+def _check_apart(train: Samples, test: Samples) -> None:
+    """Refuse data sets that share a patient on either side; one salt gives one pseudonym."""
+    learnt = {row["patient_id"] for row in train.rows if row["split"] != Split.TEST}
+    both = learnt & {row["patient_id"] for row in test.rows if row["split"] == Split.TEST}
+    both.discard(None)
+    if both:
+        raise InputError(
+            f"{len(both)} patients are in the train rows of {train.root} and in the test rows of "
+            f"{test.root}; split both by patient, or take other data"
+        )
 
 
 def _read_run_settings(run: Path) -> TrainSettings:

@@ -27,6 +27,7 @@ from jaxtyping import Float32, Int64
 from drrgen.choices import Split
 from drrgen.errors import InputError, ManifestError
 from drrgen.io.atomic import atomic_path
+from drrgen.io.volumes import make_printable
 from drrgen_training.evaluation.embedded import UNKNOWN, Embedded
 from drrgen_training.losses import Modality
 from drrgen_training.samples import number_names
@@ -120,7 +121,7 @@ def read_embedded(folder: Path, model: str | None = None) -> Embedded:
     if not vectors:
         raise InputError(f"{folder / ROWS} has no embedding in any of cxr, ct, report")
     return Embedded(
-        model=model or told.get("model") or folder.resolve().name,
+        model=model or told.get("model") or make_printable(folder.resolve().name),
         names=names,
         patient=number_names(patient),
         study=number_names(study),

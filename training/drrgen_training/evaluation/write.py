@@ -61,6 +61,8 @@ _Record = TypeVar("_Record", Score, Difference)
 def write_evaluation(evaluation: Evaluation, test: Embedded, out: Path) -> None:
     """Write all files of an evaluation; each appears whole, ``metrics.json`` last.
 
+    An older ``metrics.json`` goes first: it is never beside files of another evaluation.
+
     Args:
         evaluation: What was found.
         test: Rows that it was found on: examples show their radiographs and reports.
@@ -71,10 +73,13 @@ def write_evaluation(evaluation: Evaluation, test: Embedded, out: Path) -> None:
             an example of a row that ``test`` lacks.
         OSError: The folder cannot be written.
     """
-    metrics = to_json(evaluation)
-    write_bytes(out / PER_LABEL, to_csv(evaluation.scores).encode())
+    metrics, labels, page = (
+        to_json(evaluation), to_csv(evaluation.scores), make_page(evaluation, test)
+    )  # fmt: skip
+    (out / METRICS).unlink(missing_ok=True)
+    write_bytes(out / PER_LABEL, labels.encode())
     write_predictions(evaluation.predictions, out / PREDICTIONS)
-    write_bytes(out / PAGE, make_page(evaluation, test).encode())
+    write_bytes(out / PAGE, page.encode())
     write_bytes(out / METRICS, metrics.encode())
 
 
