@@ -14,6 +14,7 @@ import stat
 import struct
 import sys
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from drrgen.io.stores import Place
 
 DECODE_ERRORS = (ValueError, AttributeError, NotImplementedError, RuntimeError, KeyError,
                  TypeError, IndexError, ArithmeticError, struct.error)  # fmt: skip
-PARSE_ERRORS = (InvalidDicomError, BytesLengthException, EOFError, *DECODE_ERRORS)
+PARSE_ERRORS = (InvalidDicomError, BytesLengthException, EOFError, zlib.error, *DECODE_ERRORS)
 
 T = TypeVar("T")
 Numbers = tuple[float, ...]

@@ -18,7 +18,6 @@ import numpy as np
 import pydicom
 from jaxtyping import Float64, Shaped, UInt16
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import (
     UID,
@@ -32,7 +31,7 @@ from pydicom.valuerep import format_number_as_ds
 from drrgen.choices import View
 from drrgen.errors import RadiographError, Reason
 from drrgen.geometry.pose import make_pose
-from drrgen.io.dicom_header import quiet
+from drrgen.io.dicom_header import PARSE_ERRORS, quiet
 
 # Of this program, not of one file: a UUID under the root that needs no registration (PS3.5 B.2).
 _UID_SPACE = uuid.UUID(int=36127100223088896509831114107155098158)
@@ -49,8 +48,6 @@ _VIEWS = {
 }
 _MODALITIES = ("CR", "DX", "RG")
 _FOR_PROCESSING = "FOR PROCESSING"
-_PARSE_ERRORS = (InvalidDicomError, EOFError, ValueError, AttributeError, NotImplementedError,
-                 RuntimeError, KeyError, TypeError, IndexError)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +165,9 @@ def decode_dicom(path: Path, data: bytes) -> DicomPicture:
         try:
             stored = dataset.pixel_array
             grey = _show(stored, dataset)
-        except _PARSE_ERRORS as error:
+            if not np.isfinite(grey).all():
+                raise ValueError("its header makes grey that is not finite")
+        except PARSE_ERRORS as error:
             syntax = getattr(dataset.file_meta.get("TransferSyntaxUID"), "name", "not told")
             raise RadiographError(
                 Reason.UNSUPPORTED_TRANSFER_SYNTAX,
@@ -353,7 +352,7 @@ def _parse(path: Path, data: bytes) -> Dataset:
     """Parse a file."""
     try:
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-    except _PARSE_ERRORS as error:
+    except PARSE_ERRORS as error:
         raise RadiographError(
             Reason.TRUNCATED_FILE,
             path,
@@ -395,13 +394,21 @@ def _check_radiograph(dataset: Dataset, path: Path) -> None:
             Reason.NO_IMAGE, path, f"it is {name} without pixels", remedy="leave it out"
         )
     frames, samples = dataset.get("NumberOfFrames") or 1, dataset.get("SamplesPerPixel") or 1
-    if int(frames) != 1 or int(samples) != 1:
+    if not (_is_one(frames) and _is_one(samples)):
         raise RadiographError(
             Reason.NOT_RADIOGRAPH,
             path,
             f"it has {frames} frames of {samples} colours, wanted one frame of grey",
             remedy="leave it out, or export the frame that is a radiograph",
         )
+
+
+def _is_one(value: Any) -> bool:
+    """Say whether a value is the number one; what is no number is not."""
+    try:
+        return int(value) == 1
+    except (TypeError, ValueError):
+        return False
 
 
 def _show(stored: Shaped[np.ndarray, "v u"], dataset: Dataset) -> Float64[np.ndarray, "v u"]:
@@ -411,7 +418,7 @@ def _show(stored: Shaped[np.ndarray, "v u"], dataset: Dataset) -> Float64[np.nda
     padded = None if padding is None else stored == padding
     if dataset.get("VOILUTSequence"):
         grey = _look_up(values, dataset.VOILUTSequence[0])
-    elif _first(dataset.get("WindowWidth")):
+    elif (_first(dataset.get("WindowWidth")) or 0) > 0:  # another one means nothing
         grey = _window(
             values,
             _first(dataset.get("WindowCenter")) or 0.0,

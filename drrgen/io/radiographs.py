@@ -347,6 +347,8 @@ def _to_grey(decoded: _Decoded, path: Path) -> Float[Tensor, "v u"]:
         white = 2**bits - 1 if bits else np.iinfo(values.dtype).max
         grey = (values.clip(0) / white).astype(np.float32)
         return torch.from_numpy(1 - grey if decoded.is_negative else grey)
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
     if not np.isfinite(values).all():
         raise RadiographError(
             Reason.NAN_VOXELS,
@@ -354,4 +356,4 @@ def _to_grey(decoded: _Decoded, path: Path) -> Float[Tensor, "v u"]:
             "some of its line integrals are not finite",
             remedy="render it again",
         )
-    return to_radiograph(torch.from_numpy(values.astype(np.float32)), display=Display.LINEAR)
+    return to_radiograph(torch.from_numpy(values), display=Display.LINEAR)

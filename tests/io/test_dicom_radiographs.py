@@ -12,7 +12,7 @@ import tifffile
 import torch
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian
 
 from drrgen.choices import ImageFormat, View
 from drrgen.errors import InputError, RadiographError, Reason
@@ -294,6 +294,35 @@ def test_without_a_window_the_grey_spans_the_values(grey: torch.Tensor, tmp_path
     assert (float(back.min()), float(back.max())) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("width", ["0", "-5"])
+def test_a_window_that_cannot_be_counts_as_none(
+    grey: torch.Tensor, tmp_path: Path, width: str
+) -> None:
+    write(tmp_path / "x.dcm", 0.2 + 0.1 * grey)
+    wanted = read_radiograph(change(tmp_path / "x.dcm", WindowCenter=None, WindowWidth=None)).grey
+    back = read_radiograph(change(tmp_path / "x.dcm", WindowCenter="9", WindowWidth=width)).grey
+    assert torch.equal(back, wanted)
+
+
+def test_headers_that_make_no_grey_are_refused(grey: torch.Tensor, tmp_path: Path) -> None:
+    for elements in ({"RescaleSlope": "1e306", "WindowCenter": None, "WindowWidth": None},
+                     {"NumberOfFrames": "1\\1"}):  # fmt: skip
+        write(tmp_path / "x.dcm", grey)
+        refuse(change(tmp_path / "x.dcm", **elements))
+
+
+def test_a_deflated_file_that_is_cut_short_is_refused_and_stops_no_search(
+    grey: torch.Tensor, tmp_path: Path
+) -> None:
+    dataset = write(tmp_path / "x.dcm", grey)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(tmp_path / "x.dcm")
+    assert torch.allclose(read_radiograph(tmp_path / "x.dcm").grey, grey, rtol=0, atol=SIXTEEN_BITS)
+    (tmp_path / "x.dcm").write_bytes((tmp_path / "x.dcm").read_bytes()[:-50])
+    assert [each.name for each in find_radiographs(tmp_path).found] == ["x.dcm"]
+    assert refuse(tmp_path / "x.dcm") is Reason.TRUNCATED_FILE
+
+
 def test_a_pitch_of_zero_and_a_collimator_in_other_units_count_as_unknown(
     grey: torch.Tensor, tmp_path: Path
 ) -> None:
@@ -356,6 +385,7 @@ def test_arrays_of_other_shapes_or_with_gaps_are_refused(tmp_path: Path) -> None
         (np.zeros((0, 4)), Reason.NOT_RADIOGRAPH),
         (np.array([["a"]]), Reason.NOT_RADIOGRAPH),
         (np.full((2, 2), np.nan), Reason.NAN_VOXELS),
+        (np.full((2, 2), 1e300), Reason.NAN_VOXELS),
     ):
         buffer = io.BytesIO()
         np.save(buffer, values)
