@@ -3,6 +3,7 @@
 Results go to stdout, everything else to stderr, so commands can be piped.
 """
 
+import errno
 import logging
 import signal
 import sys
@@ -19,6 +20,8 @@ from drrgen.errors import DrrgenError, EngineError, InputError
 
 stdout = Console(highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +73,20 @@ def _open_log(path: Path) -> logging.Handler:
 
 
 @contextmanager
-def exit_on_error() -> Iterator[None]:
+def exit_on_error(*, resumes: bool = True) -> Iterator[None]:
     """Turn what drrgen raises on purpose into one sentence and an exit code.
 
     SIGTERM, which a batch system sends before it kills, ends a command as Ctrl-C does.
+
+    Args:
+        resumes: Whether the same command goes on where it was interrupted, or begins again.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt as error:
-        stderr.print("interrupted; the same command goes on where this one stopped")
+        then = "goes on where this one stopped" if resumes else "begins again"
+        stderr.print(f"interrupted; the same command {then}")
         raise typer.Exit(ExitCode.INTERRUPTED) from error
     except BrokenPipeError as error:
         # The reader of our output has gone (head, less): that is no error of ours.
@@ -103,7 +110,11 @@ def exit_on_error() -> Iterator[None]:
 
 def _say_error(error: Exception) -> None:
     """Say an error in plain words; its traceback only with -vv."""
-    stderr.print(f"[bold red]error:[/] {_escape(str(error))}")
+    is_full = isinstance(error, OSError) and error.errno in _FULL
+    then = (
+        "; make room there, or write elsewhere, and run the same command again" if is_full else ""
+    )
+    stderr.print(f"[bold red]error:[/] {_escape(str(error))}{then}")
     log.debug("traceback", exc_info=error)
 
 

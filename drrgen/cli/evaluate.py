@@ -71,7 +71,7 @@ def evaluate(
 
     Example: drrgen evaluate DATASET --checkpoint RUN --targets EMB/report --out EVAL
     """
-    with exit_on_error():
+    with exit_on_error(resumes=False):
         set_up_logging(-1 if quiet else 0, None)
         from drrgen_training.evaluation.evaluate import EvaluateSettings
         from drrgen_training.evaluation.evaluate import evaluate as judge

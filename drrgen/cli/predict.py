@@ -61,7 +61,7 @@ def predict(
 
     Example: drrgen predict --checkpoint RUN --images HOSPITAL --targets EMB/report --out TOLD
     """
-    with exit_on_error():
+    with exit_on_error(resumes=False):
         set_up_logging(-1 if quiet else 0, log_file)
         from drrgen_training.predict import PredictSettings, load_predictor
         from drrgen_training.predicted import (

@@ -389,6 +389,39 @@ def test_the_tables_hold_what_was_told(trained: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_file_named_like_a_formula_runs_nothing_and_keeps_its_path(
+    trained: Path, tmp_path: Path
+) -> None:
+    names = ("=1+1.png", "@a.png", "-b.png", "a=b.png")
+    for name in names:
+        write_radiograph(tmp_path / "I" / name, make_grey())
+    predictor = load_predictor(trained / "RUN", PredictSettings())
+    (told,) = predict(predictor, find_radiographs(tmp_path / "I").found)
+    write_predictions(predictor, told, tmp_path / "O")
+    paths = pd.read_csv(tmp_path / "O" / "predictions.csv")["path"].tolist()
+    assert paths == ["./-b.png", "./=1+1.png", "./@a.png", "a=b.png"]
+    assert all((tmp_path / "I" / path).is_file() for path in paths)
+    assert pq.read_table(tmp_path / "O" / "embeddings.parquet")["name"].to_pylist() == paths
+
+
+def test_a_killed_writer_leaves_no_page_of_another_call(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_radiograph(tmp_path / "I" / "a.png", make_grey())
+    predictor = load_predictor(trained / "RUN", PredictSettings())
+    (told,) = predict(predictor, find_radiographs(tmp_path / "I").found)
+    write_predictions(predictor, told, tmp_path / "O")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("drrgen_training.predicted._write_csv", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(predictor, told, tmp_path / "O")
+    left = sorted(path.name for path in (tmp_path / "O").iterdir())
+    assert left == ["embeddings.parquet", "predictions.csv"]
+
+
 def test_nothing_readable_still_makes_whole_files(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     predictor = load_predictor(trained / "RUN", PredictSettings())

@@ -5,6 +5,9 @@
     OUT/embeddings.parquet   name, embedding; a row a file that could be read
     OUT/index.html           a page to look at, all in one file
 
+A path that begins as a formula does (``= + - @``, a tab) is written behind ``./``, in both tables:
+it names the same file, and a spreadsheet runs nothing.
+
 A finding's column is its probability by sentences, uncalibrated; ``report_N`` is the ``sample_id``
 of the first row of the manifest that has the report. Of DICOM headers only the view goes out.
 """
@@ -32,6 +35,7 @@ _META = b"drrgen_predict"
 _TOP = 5  # findings of a radiograph on the page
 _TEXT = 280  # letters of a report on the page
 _DIGITS = 6  # of numbers in a CSV
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _TEMPLATE = Path(__file__).with_name("predict.html")
 
 
@@ -75,6 +79,8 @@ def write_predictions(
 ) -> list[Path]:  # fmt: skip
     """Write all files; each appears whole, the page last. Older ones are replaced.
 
+    An older page goes first: it is never beside tables of another call.
+
     Args:
         predictor: What told them.
         told: A record a file.
@@ -89,17 +95,18 @@ def write_predictions(
         OSError: The folder cannot be written.
     """
     written = [out / f"{PREDICTIONS}.{format}", out / EMBEDDINGS, out / PAGE]
+    table, page = make_table(predictor, told), make_page(predictor, told, page_limit)
+    written[2].unlink(missing_ok=True)
     _write_embeddings(predictor, told, written[1])
-    table = make_table(predictor, told)
     with atomic_path(written[0]) as partial:
         if format is TableFormat.PARQUET:
             pq.write_table(table, partial, compression="zstd")
         else:
             _write_csv(table, partial)
-    write_bytes(written[2], make_page(predictor, told, page_limit).encode())
     for other in TableFormat:
         if other is not format:  # of an earlier call, and no longer true
             (out / f"{PREDICTIONS}.{other}").unlink(missing_ok=True)
+    write_bytes(written[2], page.encode())
     return written
 
 
@@ -112,7 +119,7 @@ def make_table(predictor: Predictor, told: Sequence[Prediction]) -> pa.Table:
     """
     text = pa.string()
     columns = {
-        "path": pa.array([each.name for each in told], text),
+        "path": pa.array([_name_file(each) for each in told], text),
         "status": pa.array([each.status.value for each in told], text),
         "reason": pa.array([each.reason and each.reason.value for each in told], text),
         "detail": pa.array([each.detail for each in told], text),
@@ -158,6 +165,11 @@ def _make_card(each: Prediction) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _name_file(each: Prediction) -> str:
+    """Name a file so that no spreadsheet takes its name for a formula."""
+    return f"./{each.name}" if each.name.startswith(_FORMULA) else each.name
+
+
 def _name_reports(n: int) -> list[str]:
     """Name the columns of the nearest reports."""
     return [f"{kind}_{i}" for i in range(1, n + 1) for kind in ("report", "cosine")]
@@ -197,7 +209,7 @@ def _write_embeddings(predictor: Predictor, told: Sequence[Prediction], path: Pa
     flat = np.concatenate(vectors) if vectors else np.zeros(0, np.float32)
     width = predictor.tower.dim
     columns = {
-        "name": pa.array([each.name for each in kept], pa.string()),
+        "name": pa.array([_name_file(each) for each in kept], pa.string()),
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), width),
     }
     table = pa.table(columns).replace_schema_metadata(_make_meta(predictor))
