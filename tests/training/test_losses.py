@@ -23,7 +23,7 @@ from drrgen_training.losses import (
     siglip,
     tri_modal_loss,
 )
-from s3 import find_port
+from ports import find_ports
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -261,7 +261,7 @@ def work_beside(rank: int, port: int, folder: str) -> None:
 
 def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
     """With a modality missing on one side only, in one pass and in chunks."""
-    mp.spawn(work_beside, args=(find_port(), str(tmp_path)), nprocs=2)
+    mp.spawn(work_beside, args=(*find_ports(1), str(tmp_path)), nprocs=2)
     towers = Towers().eval()
     one, _ = tri_modal_loss(
         towers.encode(*make_inputs()),
