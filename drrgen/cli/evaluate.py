@@ -42,7 +42,11 @@ def evaluate(
         Path | None, typer.Option(help="Salt of the data set, for the same.")
     ] = None,
     train_on: Annotated[
-        Path | None, typer.Option(help="Probes learn from this data set; DATASET is external.")
+        Path | None,
+        typer.Option(
+            help="Probes learn from this data set, DATASET is external; with --embeddings alone "
+            "from embeddings, DIR or DIR/NAME."
+        ),
     ] = None,
     report_encoder: Annotated[
         str | None, typer.Option(help="Encoder of prompts, where it lies elsewhere now.")
@@ -88,7 +92,7 @@ def evaluate(
 
         settings = EvaluateSettings(
             prompts=prompts, mapping=mapping, probes=probes, replicates=replicates, seed=seed,
-            split=split, device=str(find_device(device)),
+            split=split, device=str(find_device(device)), external=train_on is not None,
         )  # fmt: skip
         judging = Judging(
             dataset=dataset, out=out, checkpoints=_split_names(checkpoint),

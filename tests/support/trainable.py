@@ -4,7 +4,7 @@ Each patient has a mark on the left or right, high or low, small or large: a bri
 its mean along y as the radiograph, a sentence as the report.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from ct_files import write_ct
 from datasets import make_good_row, write_dataset
+from drrgen_training.model import BEST, TriModal, save_model
+from drrgen_training.settings import read_settings
 
 from drrgen.io.radiographs import write_radiograph
 from drrgen.manifest import Row
@@ -62,7 +64,8 @@ def make_rows(number: int, views: Sequence[str], split: str) -> list[Row]:
 
 def write_trainable(
     root: Path, *, n: int = 24, views: Sequence[str] = ("PA",), splits: dict[int, str] | None = None,
-    with_ct: bool = False, **changes: Any,
+    with_ct: bool = False, first: int = 0, labels: Mapping[int, Sequence[Any]] | None = None,
+    **changes: Any,
 ) -> Path:  # fmt: skip
     """Write CT and a finished data set.
 
@@ -72,14 +75,17 @@ def write_trainable(
         views: A picture each; all but the first one are noisier.
         splits: Split of some patients; train for the others.
         with_ct: Also write the CT.
+        first: Number of the first patient.
+        labels: Labels of some patients, in the place of their own.
         changes: Columns that are other in every row.
 
     Returns:
         The data set's folder.
     """
     rows = []
-    for number in range(n):
+    for number in range(first, first + n):
         made = make_rows(number, views, (splits or {}).get(number, "train"))
+        told = {"labels": labels[number]} if labels and number in labels else {}
         hu = make_hu(number, 0)
         for i, row in enumerate(made):
             image = torch.from_numpy(hu.mean(axis=1).astype(np.float32))
@@ -88,7 +94,7 @@ def write_trainable(
             write_radiograph(
                 root / "CXR" / row["cxr_path"], image * (1 - 0.1 * i) + 0.1 * i * noise
             )
-            rows.append(row | changes)
+            rows.append(row | told | changes)
         if with_ct:
             (root / "CT").mkdir(exist_ok=True)
             matrix = np.diag([SPACING_MM, SPACING_MM, SPACING_MM, 1.0])
@@ -96,3 +102,19 @@ def write_trainable(
                 CTVolume(hu=hu, patient_from_voxel=matrix), root / "CT" / f"s{number:03d}.nii.gz"
             )
     return write_dataset(root / "CXR", rows)
+
+
+def write_run(run: Path, *words: str) -> Path:
+    """Write a training of random weights that sees radiographs and CT.
+
+    Args:
+        run: Its folder.
+        words: Settings that are other.
+    """
+    settings = read_settings(None, ("model.cxr=tiny:32", "model.dim=256", "optim.epochs=2",
+                                    "data.batch=8", "model.report=none", "loss.beta=0",
+                                    "loss.scale=fixed", "loss.scale_value=10.0", *words))  # fmt: skip
+    torch.manual_seed(0)
+    save_model(run / BEST, TriModal(settings).own_state(), settings, {})
+    (run / "config.toml").write_text(settings.to_toml())
+    return run

@@ -64,6 +64,37 @@ def test_a_patient_in_train_and_test_is_refused() -> None:
         evaluate([leaked], QUICK)
 
 
+def test_a_model_without_labels_is_judged_by_what_it_finds() -> None:
+    found, _ = evaluate([replace(make_model(), labels={})], QUICK)
+    assert find(found, "good", "cxr to report", "recall@1").value == 1.0
+    assert found.warnings == ("good: no labels, so only retrieval",)
+    assert not any(s.measure.endswith("AUROC") for s in found.scores)
+
+
+def test_train_rows_that_lack_a_modality_cost_the_probes_of_that_one_alone() -> None:
+    model = make_model()
+    ct = np.where((model.split == "test")[:, None], model.vectors["ct"], np.nan)
+    found, _ = evaluate([replace(model, vectors=model.vectors | {"ct": ct})], QUICK)
+    assert find(found, "good", "probe of cxr, 100 %", "macro AUROC").value == 1.0
+    assert "good: no train rows with ct, so no probes of it" in found.warnings
+    assert not any(s.task.startswith("probe of ct") for s in found.scores)
+
+
+def test_dev_rows_without_a_vector_choose_no_threshold() -> None:
+    """Of those with the finding one has a vector: its score is the threshold, and a high one."""
+    model = make_model()
+    has = np.flatnonzero((model.split == "dev") & (model.labels["Cyst"] == 1))
+    best = has[np.argmax(model.vectors["cxr"][has, 0])]
+    lacking = np.isin(np.arange(len(model)), has[has != best])
+    whole = replace(model, split=np.where(lacking, "other", model.split))
+    cxr = np.where(lacking[:, None], np.float32(np.nan), model.vectors["cxr"])
+    scores = [
+        find(evaluate([each], replace(QUICK, probes=False))[0], "good", "zero-shot from cxr", "F1",
+             "Cyst").value for each in (whole, replace(model, vectors=model.vectors | {"cxr": cxr}))
+    ]  # fmt: skip
+    assert scores[0] == scores[1] < 0.9
+
+
 def test_what_cannot_be_judged_is_told() -> None:
     model = make_model()
     with pytest.raises(InputError, match="has 0 rows of the split test"):

@@ -33,6 +33,26 @@ def test_a_score_is_the_largest_and_a_truth_the_or_of_three_values() -> None:
     assert join_labels([a, b]).tolist() == [1, 0, -1, 1, -1]
 
 
+def test_scores_of_external_labels_stay_where_the_parts_are_not_scored() -> None:
+    """A classifier that learnt the labels of the external data says them itself."""
+    mapping = read_mapping("rad-chestct-9")
+    said = {name: np.array([0.3]) for name in mapping.labels}
+    assert mapping.map_scores(said)["calcification"].tolist() == [0.3]
+    parts = {"Arterial wall calcification": 0.1, "Coronary artery wall calcification": 0.7}
+    both = said | {name: np.array([value]) for name, value in parts.items()}
+    assert mapping.map_scores(both)["calcification"].tolist() == [0.7]
+    del said["hernia"]
+    with pytest.raises(InputError, match="needs Hiatal hernia; there is"):
+        mapping.map_scores(said)
+
+
+def test_a_part_of_two_labels_is_missed_though_one_of_them_is_there(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('[labels]\na = ["x"]\nb = ["x", "y"]\n')
+    mapping = read_mapping(str(tmp_path / "own.toml"))
+    with pytest.raises(InputError, match="needs x; there is a, y"):
+        mapping.map_truth({"a": np.array([1]), "y": np.array([0])})
+
+
 def test_external_labels_stay_and_those_of_ct_rate_are_joined() -> None:
     mapping = read_mapping("rad-chestct-9")
     truth = {name: np.array([1, 0]) for name in mapping.labels}

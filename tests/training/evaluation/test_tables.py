@@ -22,7 +22,7 @@ def make_embedded(prefix: str = "a", n: int = 6) -> Embedded:
         split=np.array(["train", "train", "dev", "dev", "test", "test"][:n]),
         vectors={"cxr": x, "report": report}, labels={"Mass": np.array([1, 0, -1, 0, 1, 0][:n])},
         prompts={"A mass.": x[0]}, scale=3.0, texts=tuple(f"text {i}" for i in range(n)),
-        pictures=("",) * n,
+        pictures=("",) * n, people=tuple(f"{prefix}p{i // 2}" for i in range(n)),
     )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
     )
     for name in ("patient", "study", "report", "split"):
         assert (getattr(read, name) == getattr(mine, name)).all()
-    assert (read.labels["Mass"] == mine.labels["Mass"]).all()
+    assert (read.labels["Mass"] == mine.labels["Mass"]).all() and read.people == mine.people
     np.testing.assert_allclose(read.vectors["report"], mine.vectors["report"], atol=1e-6)
     assert read.has("report").tolist() == [True, True, False, True, True, True]
     np.testing.assert_allclose(read.prompts["A mass."], mine.prompts["A mass."], atol=1e-6)
@@ -54,6 +54,7 @@ def test_a_table_of_anybody_s_own_is_read(tmp_path: Path) -> None:
     assert read.study.tolist() == read.report.tolist() == [0, 1, 2]
     np.testing.assert_allclose(read.vectors["cxr"][[0, 2]], [[0.6, 0.8], [0, 1]])
     assert read.labels["Mass"].tolist() == [1, 0, -1] and not read.prompts
+    assert read.people == ("p", "p", "q")
 
 
 @pytest.mark.parametrize(
@@ -160,6 +161,54 @@ def test_train_rows_of_one_data_set_stand_before_the_test_rows_of_another() -> N
     assert both.names == ("a0", "a1", "a2", "a3", "b4", "b5")
     assert not set(both.patient[:4]) & set(both.patient[4:])
     assert both.report.tolist()[2] == -1 and not set(both.report[:4]) & set(both.report[4:])
+    assert both.people == ("ap0", "ap0", "ap1", "ap1", "bp2", "bp2")
     again = replace(make_embedded("b"), names=("x0", "x1", "x2", "x3", "a0", "b1"))
     with pytest.raises(InputError, match="1 rows are in both data sets"):
         join_train(make_embedded("a"), again)
+
+
+@pytest.mark.parametrize(
+    ("split", "names"),
+    [
+        ("test", ("b4", "b5")),
+        ("dev", ("b2", "b3")),
+        ("all", ("b0", "b1", "b2", "b3", "b4", "b5")),
+    ],
+)
+def test_the_rows_that_are_judged_are_test_rows_once_joined(
+    split: str, names: tuple[str, ...]
+) -> None:
+    both = join_train(make_embedded("a"), make_embedded("b"), split)
+    assert both.names == ("a0", "a1", "a2", "a3", *names)
+    assert both.split.tolist() == ["train"] * 2 + ["dev"] * 2 + ["test"] * len(names)
+
+
+def test_a_patient_of_both_data_sets_is_refused_where_it_is_learnt_from() -> None:
+    train, test = make_embedded("a"), make_embedded("b")
+    learnt = replace(test, people=(*test.people[:4], "ap1", "ap1"))
+    with pytest.raises(InputError, match="1 patients are in both data sets, such as ap1"):
+        join_train(train, learnt)
+    join_train(train, replace(test, people=(*test.people[:4], "ap2", "ap2")))  # of its test rows
+    join_train(train, replace(test, people=("ap0", "ap0", *test.people[2:])))  # is not judged
+    untold = replace(train, people=("",) * 6)
+    assert join_train(untold, replace(test, people=("",) * 6)).people == ("",) * 6
+    assert join_train(train, replace(test, people=())).people == ()
+
+
+def test_a_join_has_the_shared_labels_and_the_modalities_that_are_judged() -> None:
+    train, test = make_embedded("a"), make_embedded("b")
+    mine = dict.fromkeys(("D", "C", "Mass", "A"), train.labels["Mass"])
+    theirs = dict.fromkeys(("C", "B", "Mass", "D"), test.labels["Mass"])
+    train = replace(train, labels=mine, vectors={"cxr": train.vectors["cxr"]})
+    both = join_train(train, replace(test, labels=theirs, prompts={}))
+    assert list(both.labels) == ["C", "Mass", "D"]  # in the order of what is judged
+    assert both.has("report").tolist() == [False] * 4 + [True] * 2
+    assert set(both.prompts) == {"A mass."}
+    with pytest.raises(InputError, match="there is D, C, Mass, A to learn and B to judge; give"):
+        join_train(train, replace(test, labels={"B": test.labels["Mass"]}))
+    wide = replace(test, vectors={"cxr": np.eye(6, dtype=np.float32)})
+    with pytest.raises(InputError, match=r"cxr vectors have \[4, 6\] numbers"):
+        join_train(train, wide)
+    of_report = replace(test, vectors={"report": np.eye(6, dtype=np.float32)})
+    with pytest.raises(InputError, match=r"report vectors have \[4, 6\] numbers"):
+        join_train(make_embedded("a"), of_report)

@@ -32,6 +32,7 @@ class Embedded:
         pictures: File of each row's radiograph; empty where there are none to show.
         texts: Report of each row; empty where there are none to show.
         findings: What a classifier itself says of each row, by label, the higher the more likely.
+        people: Pseudonym of each row's patient; empty where there are only numbers.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Embedded:
     pictures: tuple[str, ...] = field(repr=False, default=())
     texts: tuple[str, ...] = field(repr=False, default=())
     findings: Mapping[str, Float[np.ndarray, " n"]] = field(repr=False, default_factory=dict)
+    people: tuple[str, ...] = field(repr=False, default=())
 
     def __len__(self) -> int:
         return len(self.names)
@@ -74,4 +76,5 @@ class Embedded:
             pictures=tuple(self.pictures[i] for i in rows) if self.pictures else (),
             texts=tuple(self.texts[i] for i in rows) if self.texts else (),
             findings={name: v[rows] for name, v in self.findings.items()},
+            people=tuple(self.people[i] for i in rows) if self.people else (),
         )

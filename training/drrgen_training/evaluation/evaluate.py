@@ -74,6 +74,8 @@ class EvaluateSettings:
         replicates: Resamples of the patients.
         seed: Seed of what is drawn.
         device: Where vectors are compared.
+        external: Whether probes learn from another data set than ``split`` is of; in what is judged
+            the two are joined, and the rows of ``split`` are the ``test`` rows.
 
     Raises:
         ConfigError: No such split, or numbers that cannot be.
@@ -90,6 +92,7 @@ class EvaluateSettings:
     replicates: int = 1000
     seed: int = 0
     device: str = "cpu"
+    external: bool = False
 
     def __post_init__(self) -> None:
         if self.split not in _SPLITS:
@@ -99,9 +102,25 @@ class EvaluateSettings:
                 f"got {self.replicates} replicates and {self.seeds} seeds, wanted 2 and 1 or more"
             )
 
+    @property
+    def judged(self) -> str:
+        """Split of the rows to judge in what is judged, or ``all``."""
+        return Split.TEST.value if self.external else self.split
+
     def choose_labels(self, judged: Embedded) -> list[str]:
         """Choose the labels that sentences are about: those of the data, or of the mapping."""
         return list(judged.labels) if self.mapping is None else read_mapping(self.mapping).sources
+
+    def map_labels(self, model: Embedded) -> Embedded:
+        """Tell the labels of the rows in those of the mapping; done twice it changes nothing.
+
+        Raises:
+            ConfigError: No such mapping.
+            InputError: The rows lack a label.
+        """
+        if self.mapping is None:
+            return model
+        return replace(model, labels=read_mapping(self.mapping).map_truth(model.labels))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -204,11 +223,9 @@ def _find_unlike(benches: Sequence[Bench]) -> dict[str, set[str]]:
 
 def _make_bench(model: Embedded, settings: EvaluateSettings) -> Bench:
     """Sort the rows of a model by what they are for."""
-    if settings.mapping is not None:
-        truth = read_mapping(settings.mapping).map_truth(model.labels)
-        model = replace(model, labels=truth)
-    every = settings.split == ALL
-    whole = model if every else model.take(model.split == settings.split)
+    model, split = settings.map_labels(model), settings.judged
+    every = split == ALL
+    whole = model if every else model.take(model.split == split)
     if len(whole) < 2:
         counts = dict(zip(*np.unique(model.split, return_counts=True), strict=True))
         shown = ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
@@ -216,8 +233,8 @@ def _make_bench(model: Embedded, settings: EvaluateSettings) -> Bench:
             f"{model.model} has {len(whole)} rows of the split {settings.split} (there are "
             f"{shown}), wanted more; give another --split"
         )
-    held = Split.DEV if settings.split == Split.TEST else None
-    learnt = (Split.TRAIN,) if settings.split == Split.DEV else (Split.TRAIN, Split.DEV)
+    held = Split.DEV if split == Split.TEST else None
+    learnt = (Split.TRAIN,) if split == Split.DEV else (Split.TRAIN, Split.DEV)
     none = np.zeros(len(model), bool)
     return Bench(
         test=whole.take(pick_first(whole.study)), whole=whole,
@@ -295,25 +312,18 @@ def _list_told(bench: Bench, settings: EvaluateSettings, warnings: list[str]) ->
     """List all ways in which a model tells findings."""
     test = bench.test
     if not test.labels:
-        warnings.append(f"{test.model}: no labels, so no findings")
+        warnings.append(f"{test.model}: no labels, so only retrieval")
         return
     sides = _find_sides(test, warnings)
     if test.findings:
-        yield _map(bench, settings, CLASSIFIER, test.findings, bench.dev)
+        yield _map(test, bench.dev, settings, CLASSIFIER, (test.findings, bench.dev.findings))
     if test.prompts:
         for side in sides:
             dev = bench.dev.take(bench.dev.has(side))
-            on_dev = replace(dev, findings=_score_prompts(dev, side, settings))
-            scores = _score_prompts(test, side, settings)
-            yield _map(bench, settings, f"{ZERO_SHOT} {side}", scores, on_dev)
-    if not settings.probes:
-        return
-    if not len(bench.train):
-        warnings.append(f"{test.model}: no train rows, so no probes")
-        return
-    check_apart(bench.train, bench.whole)
-    for side in sides:
-        yield from _probe(bench, side, settings)
+            told = tuple(_score_prompts(rows, side, settings) for rows in (test, dev))
+            yield _map(test, dev, settings, f"{ZERO_SHOT} {side}", told)
+    if settings.probes:
+        yield from _list_probes(bench, sides, settings, warnings)
 
 
 def _find_sides(test: Embedded, warnings: list[str]) -> list[Modality]:
@@ -325,6 +335,22 @@ def _find_sides(test: Embedded, warnings: list[str]) -> list[Modality]:
         "it" for side, n in lacking.items() if n
     ]  # fmt: skip
     return [side for side in sides if not lacking[side]]
+
+
+def _list_probes(
+    bench: Bench, sides: Sequence[Modality], settings: EvaluateSettings, warnings: list[str]
+) -> Iterator[Told]:
+    """Train probes on each modality that some train row has."""
+    test = bench.test
+    if not len(bench.train):
+        warnings.append(f"{test.model}: no train rows, so no probes")
+        return
+    check_apart(bench.train, bench.whole)
+    for side in sides:
+        if not bench.train.has(side).any():
+            warnings.append(f"{test.model}: no train rows with {side}, so no probes of it")
+        else:
+            yield from _probe(bench, side, settings)
 
 
 def _score_prompts(
@@ -340,20 +366,20 @@ def _score_prompts(
 
 
 def _map(
-    bench: Bench,
+    test: Embedded,
+    dev: Embedded,
     settings: EvaluateSettings,
     task: str,
-    scores: Mapping[str, np.ndarray],
-    dev: Embedded,
+    told: tuple[Mapping[str, np.ndarray], ...],
 ) -> Told:
-    """Map scores to the labels of external data, and choose thresholds on the findings of dev."""
-    on_dev = dev.findings
+    """Map scores of both to the labels of external data, and choose thresholds on dev rows."""
+    scores, on_dev = told
     if settings.mapping is not None:
         mapping = read_mapping(settings.mapping)
         scores = mapping.map_scores(scores)
         on_dev = mapping.map_scores(on_dev) if on_dev else {}
     thresholds = choose_thresholds(on_dev, dev.labels) if on_dev else {}
-    return Told(task=task, scores=({name: scores[name] for name in bench.test.labels},),
+    return Told(task=task, scores=({name: scores[name] for name in test.labels},),
                 thresholds=thresholds)  # fmt: skip
 
 
@@ -419,6 +445,7 @@ def _describe(benches: Sequence[Bench], settings: EvaluateSettings) -> dict[str,
         "labels": list(test.labels),
         "positives": {name: int((told == 1).sum()) for name, told in test.labels.items()},
         "split": settings.split,
+        "external": settings.external,
         "prompts": settings.prompts,
         "mapping": settings.mapping,
         "replicates": settings.replicates,

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from drrgen.choices import Split
 from drrgen.errors import InputError, ManifestError
 from drrgen.io.volumes import make_printable
 from drrgen_training.batches import find_file_size, open_sources
@@ -17,7 +16,6 @@ from drrgen_training.evaluation.embed import (
 )
 from drrgen_training.evaluation.embedded import Embedded
 from drrgen_training.evaluation.evaluate import EvaluateSettings
-from drrgen_training.evaluation.mappings import read_mapping
 from drrgen_training.evaluation.prompts import read_prompts
 from drrgen_training.evaluation.tables import join_train, read_embedded, write_embedded
 from drrgen_training.loop import Job, fit
@@ -62,7 +60,8 @@ class Judging:
         pack: Folder of ``drrgen pack``.
         embeddings: Names and folders of embeddings that are there already.
         baselines: Names of ``baselines.BASELINES``.
-        train_on: Data set that probes learn from, where ``dataset`` is another one.
+        train_on: Data set that probes learn from, where ``dataset`` is another one; where there
+            is none, embeddings of such: a folder of each model's own, or that of the only one.
         report_encoder: Encoder of prompts, where it lies elsewhere now.
         settings: How.
     """
@@ -94,13 +93,14 @@ class Judging:
         Raises:
             ConfigError: Targets that do not fit the run.
             InputError: Nothing to judge, options that contradict each other, something that a
-                baseline needs is missing, or a patient in both data sets.
+                baseline needs is missing, or the data set that probes learn from shares a patient
+                with the one that is judged.
             ManifestError: No data set, embeddings that are not whole, or targets that the run was
                 not trained on.
         """
         self.check()
         for name, folder in self.embeddings:
-            yield read_embedded(folder, name)
+            yield self._read(folder, name)
         if self.dataset is None:
             return
         opened = [self._open(run) for _, run in self.checkpoints]
@@ -112,6 +112,25 @@ class Judging:
         for model in made:
             write_embedded(model, self.out / "embeddings" / model.model)
             yield model
+
+    def _read(self, folder: Path, name: str | None) -> Embedded:
+        """Read embeddings; without a data set also those of the rows that probes learn from."""
+        made = read_embedded(folder, name)
+        if self.train_on is None or self.dataset is not None:
+            return made
+        own = self.train_on / made.model
+        if len(self.embeddings) > 1 and not own.is_dir():
+            raise InputError(
+                f"{self.train_on} has no folder {made.model}; where several models are judged, "
+                "probes learn from the embeddings of each in --train-on DIR/NAME"
+            )
+        train = read_embedded(own if own.is_dir() else self.train_on, made.model)
+        return self._join(train, made)
+
+    def _join(self, train: Embedded, made: Embedded) -> Embedded:
+        """Join the rows that probes learn from with those that are judged, in the same labels."""
+        told = self.settings
+        return join_train(told.map_labels(train), told.map_labels(made), told.split)
 
     def check(self) -> None:
         """Refuse what says nothing to judge, or contradicts itself.
@@ -129,7 +148,7 @@ class Judging:
                 "give --embeddings DIR"
             )
         for_runs = {
-            "--targets": self.targets, "--pack": self.pack, "--train-on": self.train_on,
+            "--targets": self.targets, "--pack": self.pack,
             "--report-encoder": self.report_encoder,
         }  # fmt: skip
         idle = [word for word, value in for_runs.items() if value]
@@ -137,11 +156,6 @@ class Judging:
             raise InputError(
                 f"{', '.join(idle)} go with a data set and --checkpoint, there is neither; "
                 "embeddings have their vectors and sentences in their folder"
-            )
-        if self.train_on is not None and self.settings.split != Split.TEST:
-            raise InputError(
-                f"with --train-on the test rows of {self.dataset} are judged, not --split "
-                f"{self.settings.split}; leave it out"
             )
         from_pictures = set(self.baselines) - {baselines.CHANCE, baselines.CT_SIDE}
         if from_pictures and self.train_on is not None:
@@ -181,19 +195,12 @@ class Judging:
             return made
         data = opened.told.data
         samples = read_samples(self.train_on, template=data.template, view=data.view)
-        _check_apart(samples, opened.samples)
         pictures = open_pictures(samples, None, _find_size(opened.tower))
         train = embed_run(
             samples, pictures, opened.tower, opened.targets, model=name,
             device=self.settings.device,
         )  # fmt: skip
-        return join_train(*(self._map_labels(each) for each in (train, made)))
-
-    def _map_labels(self, made: Embedded) -> Embedded:
-        """Tell the labels of either data set in those of the mapping, so that they share them."""
-        if self.settings.mapping is None:
-            return made
-        return replace(made, labels=read_mapping(self.settings.mapping).map_truth(made.labels))
+        return self._join(train, made)
 
     def _embed(self, name: str, opened: Opened) -> Embedded:
         """Embed radiographs of the data set, and the prompts."""
@@ -263,18 +270,6 @@ def _check_targets(run: Path, targets: Mapping[str, Targets]) -> None:
                 f"trained on {wanted}; cosines between the two mean nothing: give the targets that "
                 "it was trained on"
             )
-
-
-def _check_apart(train: Samples, test: Samples) -> None:
-    """Refuse data sets that share a patient on either side; one salt gives one pseudonym."""
-    learnt = {row["patient_id"] for row in train.rows if row["split"] != Split.TEST}
-    both = learnt & {row["patient_id"] for row in test.rows if row["split"] == Split.TEST}
-    both.discard(None)
-    if both:
-        raise InputError(
-            f"{len(both)} patients are in the train rows of {train.root} and in the test rows of "
-            f"{test.root}; split both by patient, or take other data"
-        )
 
 
 def _read_run_settings(run: Path) -> TrainSettings:

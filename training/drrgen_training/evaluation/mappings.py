@@ -4,7 +4,7 @@ A file has a table ``labels``: each label of the external data, and the labels o
 of CT-RATE) that it is made of. A score is the largest of theirs; a truth is the or of theirs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +39,16 @@ class LabelMapping:
     ) -> dict[str, Float[np.ndarray, " n"]]:
         """Map what a model says: the largest score of those that a label is made of.
 
+        Args:
+            scores: Of the labels of CT-RATE; or of those of the external data, which stay.
+
         Raises:
-            InputError: A label is missing.
+            InputError: A label is neither there, nor all that it is made of.
         """
-        self._check(scores)
+        own = {name for name, sources in self.labels.items() if not set(sources) <= set(scores)}
+        self._check(scores, stay=own & set(scores))
         return {
-            name: np.max([scores[source] for source in sources], axis=0)
+            name: scores[name] if name in own else np.max([scores[s] for s in sources], axis=0)
             for name, sources in self.labels.items()
         }
 
@@ -61,18 +65,18 @@ class LabelMapping:
         Raises:
             InputError: A label is neither there, nor all that it is made of.
         """
-        self._check(dict.fromkeys(truth, ()) | {
-            source: () for name, sources in self.labels.items() if name in truth
-            for source in sources
-        })  # fmt: skip
+        self._check(truth, stay=set(truth))
         return {
             name: truth[name] if name in truth else join_labels([truth[s] for s in sources])
             for name, sources in self.labels.items()
         }
 
-    def _check(self, there: Mapping[str, Any]) -> None:
-        """Refuse what lacks a label."""
-        missing = [name for name in self.sources if name not in there]
+    def _check(self, there: Mapping[str, Any], stay: Set[str]) -> None:
+        """Refuse what lacks a label that one is made of, but for those that stay as they are."""
+        missing = list(dict.fromkeys(
+            source for name, sources in self.labels.items() if name not in stay
+            for source in sources if source not in there
+        ))  # fmt: skip
         if missing:
             raise InputError(
                 f"the mapping to {self.about} needs {', '.join(missing)}; there is "

@@ -52,7 +52,7 @@ def write_embedded(embedded: Embedded, folder: Path) -> None:
     n = len(embedded)
     columns: dict[str, Any] = {
         "name": pa.array(embedded.names, pa.string()),
-        "patient_id": pa.array(map(str, embedded.patient.tolist()), pa.string()),
+        "patient_id": pa.array(embedded.people or map(str, embedded.patient.tolist()), pa.string()),
         "study_id": pa.array(map(str, embedded.study.tolist()), pa.string()),
         "report_id": pa.array(
             [str(r) if r >= 0 else None for r in embedded.report.tolist()], pa.string()
@@ -133,6 +133,7 @@ def read_embedded(folder: Path, model: str | None = None) -> Embedded:
         scale=told.get("scale"),
         pictures=tuple(str(p or "") for p in _column(table, "picture", [None] * len(names))),
         texts=tuple(str(t or "") for t in _column(table, "text", [None] * len(names))),
+        people=tuple(map(str, patient)),
     )
 
 
@@ -354,28 +355,31 @@ def _check_same_people(a: Embedded, b: Embedded) -> None:
         )
 
 
-def join_train(train: Embedded, test: Embedded) -> Embedded:
-    """Put the train rows of one data set before the test rows of another, for probes.
+def join_train(train: Embedded, test: Embedded, split: str = Split.TEST) -> Embedded:
+    """Put the train rows of one data set before the judged rows of another, for probes.
 
     Args:
         train: Its ``train`` and ``dev`` rows are taken.
-        test: Its ``test`` rows are taken.
+        test: Its rows of ``split`` are taken, and are ``test`` rows from then on.
+        split: Which rows of ``test``; of another word than a split, all of them.
+
+    Returns:
+        Rows of both, with the labels that both have and the modalities of ``test``.
 
     Raises:
-        InputError: The two were made by other models, or one of the names is in both.
+        InputError: The two were made by other models, share no label, or a name or a patient is in
+            both. Patients are known by their pseudonyms, which are alike where the salt was.
     """
-    kept = train.take(train.split != Split.TEST)
-    tested = test.take(test.split == Split.TEST)
-    twice = set(kept.names) & set(tested.names)
-    widths = {m.vectors[Modality.CXR].shape[1] for m in (kept, tested) if Modality.CXR in m.vectors}
-    if twice or len(widths) > 1:
+    kept = train.take(np.isin(train.split, (Split.TRAIN, Split.DEV)))
+    tested = test.take(test.split == split) if split in set(Split) else test
+    _check_strangers(kept, tested)
+    labels = [name for name in test.labels if name in train.labels]
+    if not labels:
         raise InputError(
-            f"{len(twice)} rows are in both data sets, vectors have {sorted(widths)} numbers; "
-            "wanted two data sets without a shared row, embedded by one model"
+            f"no label is in both data sets, there is {', '.join(train.labels) or 'none'} to learn "
+            f"and {', '.join(test.labels) or 'none'} to judge; give --mapping"
         )
     shift = int(kept.patient.max(initial=0)) + 1
-    both = [m for m in kept.vectors if m in tested.vectors]
-    labels = [x for x in kept.labels if x in tested.labels]
     return Embedded(
         model=test.model,
         names=kept.names + tested.names,
@@ -385,11 +389,37 @@ def join_train(train: Embedded, test: Embedded) -> Embedded:
             kept.report,
             np.where(tested.report < 0, -1, tested.report + int(kept.report.max(initial=0)) + 1),
         ]),
-        split=np.concatenate([kept.split, tested.split]),
-        vectors={m: np.concatenate([kept.vectors[m], tested.vectors[m]]) for m in both},
+        split=np.concatenate([kept.split, np.full(len(tested), Split.TEST.value)]),
+        vectors={
+            m: np.concatenate([
+                kept.vectors.get(m, np.full((len(kept), v.shape[1]), np.nan, np.float32)), v
+            ]) for m, v in tested.vectors.items()
+        },
         labels={x: np.concatenate([kept.labels[x], tested.labels[x]]) for x in labels},
-        prompts=test.prompts,
+        prompts=test.prompts or train.prompts,
         scale=test.scale,
         pictures=(kept.pictures or ("",) * len(kept)) + (tested.pictures or ("",) * len(tested)),
         texts=(kept.texts or ("",) * len(kept)) + (tested.texts or ("",) * len(tested)),
+        people=kept.people + tested.people if kept.people and tested.people else (),
     )  # fmt: skip
+
+
+def _check_strangers(train: Embedded, test: Embedded) -> None:
+    """Refuse two data sets that share a row or a patient, or that two models embedded."""
+    rows = set(train.names) & set(test.names)
+    widths = {
+        m: sorted({train.vectors[m].shape[1], test.vectors[m].shape[1]})
+        for m in test.vectors if m in train.vectors
+    }  # fmt: skip
+    differing = [f"{m} vectors have {each} numbers" for m, each in widths.items() if len(each) > 1]
+    if rows or differing:
+        said = ", ".join([f"{len(rows)} rows are in both data sets", *differing])
+        raise InputError(
+            f"{said}; wanted two data sets without a shared row, embedded by one model"
+        )
+    both = sorted(set(train.people) & set(test.people) - {""})
+    if both:
+        raise InputError(
+            f"{len(both)} patients are in both data sets, such as {both[0]}: they would be learnt "
+            "from and judged; leave them out of one, or name different people differently"
+        )
