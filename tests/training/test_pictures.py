@@ -79,6 +79,19 @@ def test_packing_goes_on_where_it_was_interrupted(samples: Samples, tmp_path: Pa
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("name", ["pictures.json", "pictures.parquet", "pictures-00000.npy"])
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"version": 1}'])
+def test_a_damaged_pack_is_refused(
+    samples: Samples, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    list(write_shards(describe_pictures(samples, PackSettings(size=32)), tmp_path))
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ManifestError, match="run drrgen pack"):
+        open_pictures(samples, tmp_path, 32)
+
+
 def test_a_changed_picture_is_packed_again(samples: Samples, tmp_path: Path) -> None:
     pack(samples, tmp_path)
     rows = tuple(

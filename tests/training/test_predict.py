@@ -315,6 +315,8 @@ def test_what_is_wrong_is_said(trained: Path, settings: dict, kind: type, said: 
 
 
 def test_impossible_wishes_are_refused(trained: Path) -> None:
+    with pytest.raises(InputError, match=r"the label \\xff is no text in UTF-8"):
+        PredictSettings(labels=("\udcff",))
     for settings, said in (({"like": Path("x")}, "--targets"), ({"neighbours": 0}, "at least 1"),
                            ({"labels": ("Mass", " ")}, "empty")):  # fmt: skip
         with pytest.raises(InputError, match=said):

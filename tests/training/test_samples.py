@@ -134,3 +134,10 @@ def test_radiographs_of_another_data_set_stand_in_for_those_of_the_same_ct(tmp_p
     none = replace(other, rows=tuple(row | {"ct_ref": None} for row in other.rows))
     with pytest.raises(InputError, match="render the same CT with the same views"):
         replace_pictures(first, none)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"parts": [1], "fingerprint": "a"}'])
+def test_a_damaged_summary_is_no_finished_manifest(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(ManifestError, match="holds no finished manifest"):
+        read_samples(tmp_path)

@@ -24,6 +24,7 @@ from torch import nn
 from trainable import write_trainable
 
 from drrgen.errors import InputError, ManifestError, Reason
+from drrgen.io.atomic import digest_file
 from drrgen.jobs.runner import Means, Progress
 
 
@@ -201,3 +202,36 @@ def test_workers_embed_the_same(samples: Samples, tmp_path: Path) -> None:
     run(samples, told, tmp_path / "there", means=Means(workers=2))
     here, there = (read_targets(tmp_path / name) for name in ("here", "there"))
     assert np.array_equal(here.vectors, there.vectors) and here.places == there.places
+
+
+@pytest.mark.parametrize("change", ["summary", "part", "told", "column", "width", "zero", "scaled"])
+def test_damaged_embeddings_are_refused(samples: Samples, tmp_path: Path, change: str) -> None:
+    run(samples, identify(Modality.REPORT, "hashed", Template.SECTIONS), tmp_path)
+    summary = json.loads((tmp_path / "manifest.json").read_text())
+    path = next((tmp_path / "manifest").glob("*.parquet"))
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("embedding")
+    vectors = np.array(table["embedding"].to_pylist(), np.float32)
+    match change:
+        case "summary":
+            (tmp_path / "manifest.json").write_text("[]")
+        case "part":
+            path.write_bytes(path.read_bytes()[:-20])
+        case "told":
+            pq.write_table(table.replace_schema_metadata({b"drrgen_embedding": b"{}"}), path)
+        case "column":
+            pq.write_table(table.drop(["embedding"]), path)
+        case _:
+            made = {"width": vectors[:, 1:], "zero": 0 * vectors, "scaled": 3 * vectors}[change]
+            kind = pa.list_(pa.float32(), made.shape[1])
+            column = pa.array(made.tolist(), kind)
+            pq.write_table(table.set_column(place, "embedding", column), path)
+    with pytest.raises(ManifestError, match="embed"):
+        read_targets(tmp_path)
+    if change != "summary":
+        (tmp_path / "manifest.json").write_text(json.dumps(summary | {
+            "parts": [part | {"sha256": digest_file(tmp_path / "manifest" / part["name"])}
+                      for part in summary["parts"]]
+        }))  # fmt: skip
+        with pytest.raises(ManifestError, match="embed"):
+            read_targets(tmp_path)

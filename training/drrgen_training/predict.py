@@ -22,6 +22,7 @@ from drrgen.errors import DataError, InputError, ManifestError, Reason, Status, 
 from drrgen.io.radiograph_listing import RadiographFile
 from drrgen.io.radiographs import Radiograph, read_radiograph
 from drrgen.io.stores import stage
+from drrgen.io.volumes import make_printable
 from drrgen_training.batches import find_file_size, make_ahead
 from drrgen_training.encoders import ImageSpec
 from drrgen_training.evaluation.embed import embed_sentences, find_report_tower
@@ -64,8 +65,7 @@ class PredictSettings:
         device: Where the radiograph encoder runs.
 
     Raises:
-        InputError: A label is there twice in other words, ``like`` without ``targets``, or no
-            neighbour.
+        InputError: A label that is empty or no text, ``like`` without ``targets``, or no neighbour.
     """
 
     labels: tuple[str, ...] = ()
@@ -86,6 +86,9 @@ class PredictSettings:
             raise InputError(f"neighbours: got {self.neighbours}, wanted at least 1")
         if any(not label.strip() for label in self.labels):
             raise InputError("a label is empty; give each finding a name")
+        odd = [label for label in self.labels if make_printable(label) != label]
+        if odd:
+            raise InputError(f"the label {make_printable(odd[0])} is no text in UTF-8; rename it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

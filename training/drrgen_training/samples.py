@@ -232,7 +232,8 @@ def _read_summary(dataset: Path) -> dict[str, Any]:
     """Read ``manifest.json``."""
     try:
         found: dict[str, Any] = json.loads((dataset / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found["fingerprint"], [part["name"] for part in found["parts"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ManifestError(
             f"{dataset} holds no finished manifest; run drrgen render or drrgen build first"
         ) from error

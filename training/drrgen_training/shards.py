@@ -119,18 +119,28 @@ class ShardReader:
         digests: Of their sources.
 
     Raises:
-        ManifestError: No finished pack, or one without some of the items.
+        ManifestError: No finished pack, a damaged one, or one without some of the items.
     """
 
     def __init__(
         self, folder: Path, kind: str, names: Sequence[str], digests: Sequence[str]
     ) -> None:
-        head = read_head(folder, kind)
-        self.settings: dict[str, Any] = head["settings"]
-        self.shape = tuple(head["shape"])
-        index = pq.read_table(folder / f"{kind}.parquet").to_pydict()
-        where = zip(index["name"], index["digest"], index["shard"], index["place"], strict=True)
-        known = {(name, digest): (shard, place) for name, digest, shard, place in where}
+        try:
+            head = read_head(folder, kind)
+            self.settings: dict[str, Any] = head["settings"]
+            self.shape = tuple(head["shape"])
+            index = pq.read_table(folder / f"{kind}.parquet").to_pydict()
+            where = zip(index["name"], index["digest"], index["shard"], index["place"], strict=True)
+            known = {(name, digest): (shard, place) for name, digest, shard, place in where}
+            self._shards = [
+                np.load(folder / f"{_name_shard(kind, n)}.npy", mmap_mode="r")
+                for n in range(head["shards"])
+            ]
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            raise ManifestError(
+                f"{folder} is not as drrgen pack wrote it: its {kind} are damaged "
+                f"({type(error).__name__}); remove it and run drrgen pack again"
+            ) from error
         lacking = [each for each in zip(names, digests, strict=True) if each not in known]
         if lacking:
             raise ManifestError(
@@ -138,10 +148,6 @@ class ShardReader:
                 f"{lacking[0][0]}; run drrgen pack again, which adds them"
             )
         self._where = np.array([known[each] for each in zip(names, digests, strict=True)])
-        self._shards = [
-            np.load(folder / f"{_name_shard(kind, n)}.npy", mmap_mode="r")
-            for n in range(head["shards"])
-        ]
 
     def read(self, rows: Int64[np.ndarray, " b"]) -> UInt8[np.ndarray, "b ..."]:
         """Read some items."""
@@ -163,9 +169,10 @@ def read_head(folder: Path, kind: str) -> dict[str, Any]:
         raise ManifestError(
             f"{folder} holds no finished pack of {kind}; run drrgen pack first"
         ) from error
-    if head.get("version") != SHARD_VERSION:
+    version = head.get("version") if isinstance(head, dict) else None
+    if version != SHARD_VERSION:
         raise ManifestError(
-            f"{folder} is a pack of version {head.get('version')}, wanted {SHARD_VERSION}; remove "
+            f"{folder} is a pack of version {version}, wanted {SHARD_VERSION}; remove "
             "it and run drrgen pack again"
         )
     return head

@@ -35,6 +35,7 @@ from drrgen.errors import (
     Status,
     status_of,
 )
+from drrgen.io.atomic import digest_file
 from drrgen.io.listing import CTFiles
 from drrgen.io.radiographs import read_radiograph
 from drrgen.io.told_scale import ToldScale, read_told
@@ -53,6 +54,7 @@ from drrgen_training.volumes import VOLUME_VERSION, CTPlaces, digest_ct
 
 EMBED_VERSION = 1  # rises whenever an embedding of the same encoder and input would change
 _META = b"drrgen_embedding"
+_LENGTH_TOL = 1e-3  # of a vector; half precision keeps 5e-4
 _VERSIONS = [EMBED_VERSION, PREPARE_VERSION, PICTURE_VERSION, TEMPLATE_VERSION, VOLUME_VERSION]
 
 log = logging.getLogger(__name__)
@@ -321,11 +323,13 @@ def read_targets(folder: Path) -> Targets:
     """
     try:
         summary = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        tables = [
-            pq.read_table(folder / "manifest" / PurePosixPath(part["name"]).name)
+        parts = [
+            (folder / "manifest" / PurePosixPath(part["name"]).name, part.get("sha256"))
             for part in summary["parts"]
         ]
-    except (OSError, ValueError, KeyError) as error:
+        changed = [path.name for path, told in parts if told and digest_file(path) != told]
+        tables = [pq.read_table(path) for path, _ in parts]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ManifestError(
             f"{folder} holds no finished embeddings; run drrgen embed first"
         ) from error
@@ -335,18 +339,61 @@ def read_targets(folder: Path) -> Targets:
             f"{folder} holds embeddings of {len(found)} encoders, wanted one; embed anew with "
             "drrgen embed --overwrite"
         )
-    provenance = Provenance.from_json(found.pop() or b"")
-    if provenance.encoder_id != summary["fingerprint"]:
+    provenance = _read_provenance(found.pop() or b"", folder)
+    if provenance.encoder_id != (told := summary.get("fingerprint")):
         raise ManifestError(
-            f"{folder}: manifest.json is of the encoder {summary['fingerprint']}, its parts are of "
+            f"{folder}: manifest.json is of the encoder {told}, its parts are of "
             f"{provenance.encoder_id}; embed anew with drrgen embed --overwrite"
         )
-    table = pa.concat_tables(tables)
-    table = table.filter(pc.equal(table["status"], Status.OK.value)).combine_chunks()
-    flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    names = table["sample_id"].to_pylist()
+    if changed:
+        raise ManifestError(
+            f"{folder}: {', '.join(changed)} is not as drrgen embed wrote it; get a whole copy, or "
+            "embed anew with drrgen embed --overwrite"
+        )
+    vectors, names = _join_parts(tables, provenance, folder)
     return Targets(
         provenance=provenance,
-        vectors=flat.reshape(-1, provenance.dim).astype(np.float32),
+        vectors=vectors,
         places={name: i for i, name in enumerate(names)},
     )
+
+
+def _join_parts(
+    tables: Sequence[pa.Table], provenance: Provenance, folder: Path
+) -> tuple[Float32[np.ndarray, "n e"], list[str]]:
+    """Join the parts: vectors, and their names."""
+    try:
+        table = pa.concat_tables(tables)
+        table = table.filter(pc.equal(table["status"], Status.OK.value)).combine_chunks()
+        flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        vectors = flat.reshape(-1, provenance.dim).astype(np.float32)
+        names = table["sample_id"].to_pylist()
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ManifestError(
+            f"the parts of {folder} are not as drrgen embed wrote them ({type(error).__name__}); "
+            "embed anew with drrgen embed --overwrite"
+        ) from error
+    _check_vectors(vectors, names, folder)
+    return vectors, names
+
+
+def _read_provenance(data: bytes, folder: Path) -> Provenance:
+    """Read what the parts say of their encoder."""
+    try:
+        return Provenance.from_json(data)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ManifestError(
+            f"the parts of {folder} do not tell their encoder as drrgen embed does "
+            f"({type(error).__name__}); embed anew with drrgen embed --overwrite"
+        ) from error
+
+
+def _check_vectors(vectors: Float32[np.ndarray, "n e"], names: Sequence[str], folder: Path) -> None:
+    """Refuse vectors that no encoder of ours made: each has a name, and length one."""
+    length = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    bad = int((~(np.abs(length - 1) < _LENGTH_TOL)).sum())
+    if bad or len(names) != len(vectors):
+        raise ManifestError(
+            f"{folder} has {bad} of {len(vectors)} vectors that are not of length one, for "
+            f"{len(names)} names; embed anew with drrgen embed --overwrite"
+        )
