@@ -62,6 +62,9 @@ def test_a_patient_in_train_and_test_is_refused() -> None:
     leaked = replace(model, patient=np.where(np.arange(90) == 89, 0, model.patient))
     with pytest.raises(InputError, match="1 patients are in the train rows and in the test rows"):
         evaluate([leaked], QUICK)
+    leaked = replace(model, patient=np.where(np.arange(90) == 89, 46, model.patient))
+    with pytest.raises(InputError, match="1 patients are in the dev rows, which choose"):
+        evaluate([leaked], replace(QUICK, probes=False))
 
 
 def test_a_model_without_labels_is_judged_by_what_it_finds() -> None:

@@ -236,10 +236,15 @@ def _make_bench(model: Embedded, settings: EvaluateSettings) -> Bench:
     held = Split.DEV if split == Split.TEST else None
     learnt = (Split.TRAIN,) if split == Split.DEV else (Split.TRAIN, Split.DEV)
     none = np.zeros(len(model), bool)
+    dev = model.take(none if held is None else model.split == held)
+    if both := len(np.intersect1d(dev.patient, whole.patient)):
+        raise InputError(
+            f"{both} patients are in the dev rows, which choose thresholds, and in the test rows "
+            f"of {model.model}; split by patient"
+        )
     return Bench(
-        test=whole.take(pick_first(whole.study)), whole=whole,
+        test=whole.take(pick_first(whole.study)), whole=whole, dev=dev,
         train=model.take(none if every else np.isin(model.split, learnt)),
-        dev=model.take(none if held is None else model.split == held),
     )  # fmt: skip
 
 
