@@ -1,13 +1,13 @@
 """``drrgen evaluate``: how well encoders find CT, reports and findings, with honest intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from drrgen.choices import AcquisitionName
+from drrgen.choices import AcquisitionName, View
 from drrgen.cli.console import exit_on_error, set_up_logging, stderr, stdout
 from drrgen.errors import InputError
 
@@ -59,6 +59,10 @@ def evaluate(
         typer.Option(help="Labels of external data: rad-chestct-15, mimic-ct ... or FILE.toml."),
     ] = None,
     split: Annotated[str, typer.Option(help="Rows to judge: test, dev, or all.")] = "test",
+    view: Annotated[
+        View | None,
+        typer.Option(help="Only this view; without it PA of each scan, else AP, LL, RL."),
+    ] = None,
     probes: Annotated[bool, typer.Option(help="Also linear and few-shot probes.")] = True,
     replicates: Annotated[
         int, typer.Option(min=100, help="Resamples of the patients, for intervals.")
@@ -93,6 +97,7 @@ def evaluate(
         settings = EvaluateSettings(
             prompts=prompts, mapping=mapping, probes=probes, replicates=replicates, seed=seed,
             split=split, device=str(find_device(device)), external=train_on is not None,
+            view=view,
         )  # fmt: skip
         judging = Judging(
             dataset=dataset, out=out, checkpoints=_split_names(checkpoint),
@@ -113,10 +118,19 @@ def evaluate(
         write_evaluation(found, test, out)
         if not quiet:
             stdout.print(_make_table(found))
+            stderr.print(_describe(found.facts), markup=False)
             for warning in found.warnings:
                 stderr.print(f"note: {warning}", markup=False)
         for name in (PAGE, METRICS, PER_LABEL, PREDICTIONS):
             typer.echo(str(out / name))
+
+
+def _describe(facts: "Mapping[str, Any]") -> str:
+    """Say what the numbers are of."""
+    views = ", ".join(f"{n} {view}" for view, n in facts["views"].items())
+    return f"{facts['scans']} scans of {facts['patients']} patients, split {facts['split']}" + (
+        f"; radiographs: {views}" if views else ""
+    )
 
 
 def _split_names(words: Sequence[str] | None) -> tuple[tuple[str | None, Path], ...]:

@@ -6,6 +6,7 @@ from drrgen_training.evaluation.embedded import Embedded
 from drrgen_training.evaluation.evaluate import EvaluateSettings, evaluate
 from judged import make_model
 
+from drrgen.choices import View
 from drrgen.errors import ConfigError, InputError
 
 QUICK = EvaluateSettings(replicates=50, fractions=(0.5, 1.0), shots=(2,), seeds=2, ks=(1, 5))
@@ -132,7 +133,8 @@ def test_what_lacks_a_vector_is_told_and_not_taken_for_a_vector_of_zeros() -> No
 
 def test_models_with_other_galleries_are_not_compared() -> None:
     model = make_model()
-    other = replace(make_model("half"), vectors=drop(model, "ct", np.arange(90) >= 70))
+    other = make_model("half", seed=1)
+    other = replace(other, vectors=drop(other, "ct", np.arange(90) >= 70))
     found, _ = evaluate([model, other], replace(QUICK, probes=False))
     tasks = {d.task for d in found.differences}
     assert "cxr to report" in tasks and not any(" ct" in f" {task}" for task in tasks)
@@ -170,3 +172,48 @@ def drop(model: Embedded, modality: str, rows: np.ndarray) -> dict:
     """The vectors of a model, some of them lost."""
     lost = np.where(rows[:, None], np.nan, model.vectors[modality]).astype(np.float32)
     return {**model.vectors, modality: lost}
+
+
+def test_radiographs_are_judged_by_one_view_and_the_others_are_named() -> None:
+    good, noise = make_model(), make_model(noise=30.0)
+    names = [f"{name}_{view}" for name in good.names for view in ("LL", "PA")]
+    both = replace(
+        good.take(np.repeat(np.arange(len(good)), 2)), names=tuple(names),
+        views=("LL", "PA") * len(good),
+        vectors={m: np.stack([noise.vectors[m], v], axis=1).reshape(-1, v.shape[1])
+                 for m, v in good.vectors.items()},
+    )  # fmt: skip
+    alone, _ = evaluate([good], QUICK)
+    found, test = evaluate([both], QUICK)
+    assert set(test.views) == {"PA"} and found.facts["views"] == {"PA": len(test)}
+    assert [s.value for s in found.scores] == pytest.approx(
+        [s.value for s in alone.scores], nan_ok=True
+    )
+    assert any("90 LL left out; see --view" in warning for warning in found.warnings)
+    lateral, test = evaluate([both], replace(QUICK, view=View.LL))
+    assert set(test.views) == {"LL"} and not any("--view" in w for w in alone.warnings)
+    assert (
+        find(lateral, "good", "cxr to ct", "recall@1").value
+        < 0.5
+        < find(found, "good", "cxr to ct", "recall@1").value
+    )
+
+
+def test_what_only_hangs_on_vectors_of_the_first_model_is_not_judged_again() -> None:
+    first = make_model()
+    other = replace(make_model("other", noise=30.0), prompts=first.prompts)
+    other = replace(other, vectors=other.vectors | {m: first.vectors[m] for m in ("ct", "report")})
+    found, _ = evaluate([first, other], QUICK)
+    tasks = {name: {s.task for s in found.scores if s.model == name} for name in ("good", "other")}
+    assert tasks["good"] - tasks["other"] >= {"ct to report", "report to ct", "zero-shot from ct"}
+    assert {"cxr to ct", "ct to cxr", "zero-shot from cxr", "cxr to cxr"} <= tasks["other"]
+    assert found.facts["shared"] == {"other": ["ct", "prompts", "report"]}
+    own = replace(other, prompts={text: -v for text, v in first.prompts.items()})
+    again, _ = evaluate([first, own], QUICK)
+    assert any(s.model == "other" and s.task == "zero-shot from ct" for s in again.scores)
+
+
+def test_few_patients_are_told() -> None:
+    few = make_model(n=30)
+    found, _ = evaluate([few], QUICK)
+    assert any("only 12 patients are judged" in warning for warning in found.warnings)

@@ -103,6 +103,7 @@ def describe(
         scale=scale,
         pictures=tuple(str(find_picture(samples, row)) for row in samples.rows),
         texts=tuple(samples.texts[n] if n >= 0 else "" for n in samples.report.tolist()),
+        views=tuple(str(row["view"] or "") for row in samples.rows),
         people=tuple(str(row["patient_id"] or row["sample_id"]) for row in samples.rows),
     )
 

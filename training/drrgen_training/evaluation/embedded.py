@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
+from drrgen.choices import View
+from drrgen.errors import InputError
+
 UNKNOWN = -1  # value of a label that is uncertain, or that nobody told
 
 
@@ -33,6 +36,7 @@ class Embedded:
         texts: Report of each row; empty where there are none to show.
         findings: What a classifier itself says of each row, by label, the higher the more likely.
         people: Pseudonym of each row's patient; empty where there are only numbers.
+        views: View of each row's radiograph, empty where it is not told; empty where none is.
     """
 
     model: str
@@ -49,6 +53,7 @@ class Embedded:
     texts: tuple[str, ...] = field(repr=False, default=())
     findings: Mapping[str, Float[np.ndarray, " n"]] = field(repr=False, default_factory=dict)
     people: tuple[str, ...] = field(repr=False, default=())
+    views: tuple[str, ...] = field(repr=False, default=())
 
     def __len__(self) -> int:
         return len(self.names)
@@ -77,4 +82,31 @@ class Embedded:
             texts=tuple(self.texts[i] for i in rows) if self.texts else (),
             findings={name: v[rows] for name, v in self.findings.items()},
             people=tuple(self.people[i] for i in rows) if self.people else (),
+            views=tuple(self.views[i] for i in rows) if self.views else (),
         )
+
+    def keep_view(self, view: View | None = None) -> "Embedded":
+        """Keep one view of each scan, so that none is judged on another by chance.
+
+        Args:
+            view: The view; scans without it are left out. None takes the first that a scan has of
+                PA, AP, LL and RL.
+
+        Raises:
+            InputError: No row has the view.
+        """
+        if view is not None:
+            kept = np.array([told == view for told in self.views], bool)
+            if not kept.any():
+                there = (
+                    ", ".join(sorted({told or "none told" for told in self.views})) or "none told"
+                )
+                raise InputError(f"{self.model} has no row of the view {view}, there is {there}")
+            return self.take(kept)
+        if len(set(self.views)) < 2:
+            return self
+        order = [*View, ""]
+        place = np.array([order.index(told) for told in self.views])
+        first = np.full(self.study.max() + 1, len(order))
+        np.minimum.at(first, self.study, place)
+        return self.take(place == first[self.study])

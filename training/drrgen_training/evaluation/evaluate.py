@@ -1,6 +1,7 @@
 """Judge models on the same held-out patients: everything that ``drrgen evaluate`` says."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from drrgen.choices import Split
+from drrgen.choices import Split, View
 from drrgen.errors import ConfigError, InputError
 from drrgen_training.evaluation.embedded import Embedded, find_known
 from drrgen_training.evaluation.findings import (
@@ -44,6 +45,7 @@ from drrgen_training.evaluation.searches import (
     stack_labels,
 )
 from drrgen_training.evaluation.statistics import (
+    FEW_PATIENTS,
     FEW_POSITIVES,
     compare_delong,
     correct_holm,
@@ -55,6 +57,7 @@ from drrgen_training.losses import Modality
 
 ALL = "all"  # in the place of a split: every row is judged
 CLASSIFIER, ZERO_SHOT, PROBE = "classifier", "zero-shot from", "probe of"
+_PROMPTS = "prompts"
 _SPLITS = (Split.TEST.value, Split.DEV.value, ALL)
 
 
@@ -74,6 +77,8 @@ class EvaluateSettings:
         replicates: Resamples of the patients.
         seed: Seed of what is drawn.
         device: Where vectors are compared.
+        view: View of the radiographs, one a scan; None takes of each scan the first that it has of
+            PA, AP, LL and RL.
         external: Whether probes learn from another data set than ``split`` is of; in what is judged
             the two are joined, and the rows of ``split`` are the ``test`` rows.
 
@@ -93,6 +98,7 @@ class EvaluateSettings:
     seed: int = 0
     device: str = "cpu"
     external: bool = False
+    view: View | None = None
 
     def __post_init__(self) -> None:
         if self.split not in _SPLITS:
@@ -175,7 +181,11 @@ def evaluate(models: Sequence[Embedded], settings: EvaluateSettings) -> tuple[Ev
     test, whole = benches[0].test, benches[0].whole
     of_all = draw_resamples(whole.patient, replicates=settings.replicates, seed=settings.seed)
     weights = of_all[:, pick_first(whole.study)]
-    found = {b.test.model: _judge(b, settings, weights, of_all) for b in benches}
+    shared = {b.test.model: _find_shared(benches[0], b) for b in benches[1:]}
+    found = {
+        name: _judge(b, settings, weights, of_all, shared.get(name, frozenset()))
+        for b in benches for name in [b.test.model]
+    }  # fmt: skip
     measured = {name: each.measured for name, each in found.items()}
     unlike = _find_unlike(benches)
     differences = [
@@ -191,7 +201,9 @@ def evaluate(models: Sequence[Embedded], settings: EvaluateSettings) -> tuple[Ev
         predictions=tuple(p for each in found.values() for p in each.predictions),
         hits=tuple(h for each in found.values() for h in each.hits),
         published=tuple(p for each in found.values() for p in each.published),
-        facts=_describe(benches, settings) | {"confusion": confusion},
+        facts=_describe(benches, settings) | {
+            "confusion": confusion, "shared": {name: sorted(of) for name, of in shared.items()},
+        },
         warnings=tuple(dict.fromkeys([
             *_warn(test, found), *_warn_of_rows(models, aligned[0], settings),
             *_warn_of_unlike(unlike),
@@ -205,6 +217,27 @@ def _check_names(models: Sequence[Embedded]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"two models are called {', '.join(twice)}; name them, NAME=FOLDER")
+
+
+def _find_shared(first: Bench, other: Bench) -> frozenset[str]:
+    """Find of what another model has the very vectors of the first one: modalities, prompts.
+
+    Where it has all of them nothing is left to judge it by: then none counts.
+    """
+    a, b = first.whole, other.whole
+    shared = _list_equal(a.vectors, b.vectors)
+    if shared == b.vectors.keys():
+        return frozenset()
+    is_one = a.scale == b.scale and set(a.prompts) == set(b.prompts) == _list_equal(
+        a.prompts, b.prompts
+    )  # fmt: skip
+    return frozenset(shared | {_PROMPTS} if is_one else shared)
+
+
+def _list_equal(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> set[str]:
+    """List the names under which both have the same numbers."""
+    both = a.keys() & b.keys()
+    return {name for name in both if np.array_equal(a[name], b[name], equal_nan=True)}
 
 
 def _find_unlike(benches: Sequence[Bench]) -> dict[str, set[str]]:
@@ -223,7 +256,7 @@ def _find_unlike(benches: Sequence[Bench]) -> dict[str, set[str]]:
 
 def _make_bench(model: Embedded, settings: EvaluateSettings) -> Bench:
     """Sort the rows of a model by what they are for."""
-    model, split = settings.map_labels(model), settings.judged
+    model, split = settings.map_labels(model).keep_view(settings.view), settings.judged
     every = split == ALL
     whole = model if every else model.take(model.split == split)
     if len(whole) < 2:
@@ -253,19 +286,23 @@ def _judge(
     settings: EvaluateSettings,
     weights: UInt8[np.ndarray, "r n"],
     of_all: UInt8[np.ndarray, "r m"],
+    known: Set[str],
 ) -> Judgement:
-    """Judge one model."""
+    """Judge one model, but for what only hangs on modalities that another was judged on."""
     test, made = bench.test, Judgement()
-    for way in list_directions(test, settings.device):
+    for way in list_directions(test, settings.device, known):
         ranks = rank_matches(way)
         made.measured += measure_search(test, way, ranks, weights, settings.ks)
         made.curves.append(draw_recall(test, way, ranks, weights))
         made.published += _publish_search(test, way)
         if way.task.startswith(Modality.CXR):
             made.hits += pick_hits(test, way, ranks)
-    made.measured += measure_same(test, weights, settings.ks, settings.device)
-    made.measured += measure_reconstructions(bench.whole, of_all, settings.ks, settings.device)
-    for told in _list_told(bench, settings, made.warnings):
+    if Modality.CXR not in known:
+        made.measured += measure_same(test, weights, settings.ks, settings.device)
+    made.measured += measure_reconstructions(
+        bench.whole, of_all, settings.ks, settings.device, known
+    )
+    for told in _list_told(bench, settings, known, made.warnings):
         made.told.append(told)
         made.measured += measure_findings(test, told, weights)
         if len(told.scores) == 1:
@@ -313,7 +350,9 @@ def _list_published(
         )  # fmt: skip
 
 
-def _list_told(bench: Bench, settings: EvaluateSettings, warnings: list[str]) -> Iterator[Told]:
+def _list_told(
+    bench: Bench, settings: EvaluateSettings, known: Set[str], warnings: list[str]
+) -> Iterator[Told]:
     """List all ways in which a model tells findings."""
     test = bench.test
     if not test.labels:
@@ -324,11 +363,14 @@ def _list_told(bench: Bench, settings: EvaluateSettings, warnings: list[str]) ->
         yield _map(test, bench.dev, settings, CLASSIFIER, (test.findings, bench.dev.findings))
     if test.prompts:
         for side in sides:
+            if {side, _PROMPTS} <= known:
+                continue
             dev = bench.dev.take(bench.dev.has(side))
             told = tuple(_score_prompts(rows, side, settings) for rows in (test, dev))
             yield _map(test, dev, settings, f"{ZERO_SHOT} {side}", told)
     if settings.probes:
-        yield from _list_probes(bench, sides, settings, warnings)
+        others = [side for side in sides if side not in known]
+        yield from _list_probes(bench, others, settings, warnings)
 
 
 def _find_sides(test: Embedded, warnings: list[str]) -> list[Modality]:
@@ -446,6 +488,7 @@ def _describe(benches: Sequence[Bench], settings: EvaluateSettings) -> dict[str,
         "scans": len(test),
         "rows": len(benches[0].whole),
         "patients": len(np.unique(test.patient)),
+        "views": dict(Counter(view for view in test.views if view)),
         "train_patients": len(np.unique(benches[0].train.patient)),
         "labels": list(test.labels),
         "positives": {name: int((told == 1).sum()) for name, told in test.labels.items()},
@@ -462,6 +505,9 @@ def _describe(benches: Sequence[Bench], settings: EvaluateSettings) -> dict[str,
 
 def _warn(test: Embedded, found: Mapping[str, Judgement]) -> Iterator[str]:
     """Say what a reader should know."""
+    n = len(np.unique(test.patient))
+    if n < FEW_PATIENTS:
+        yield f"only {n} patients are judged: the numbers and their intervals say little"
     few = [name for name, told in test.labels.items() if (told == 1).sum() < FEW_POSITIVES]
     if few:
         yield f"fewer than {FEW_POSITIVES} test scans have {', '.join(few)}"
@@ -476,6 +522,11 @@ def _warn_of_rows(
     for model in models:
         if lost := len(model) - len(kept):
             yield f"{lost} rows of {model.model} are not in all models, and left out"
+    judged = kept.keep_view(settings.view)
+    if len(judged) < len(kept):
+        there = Counter(kept.views) - Counter(judged.views)
+        words = ", ".join(f"{n} {view or 'of no view'}" for view, n in sorted(there.items()))
+        yield f"one view of each scan is judged, and {words} left out; see --view"
     other = ~np.isin(kept.split, list(Split))
     if settings.split != ALL and other.any():
         words = ", ".join(sorted(set(kept.split[other].tolist())))

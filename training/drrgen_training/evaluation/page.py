@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from drrgen_training.evaluation.embedded import Embedded
 from drrgen_training.evaluation.results import Curve, Difference, Evaluation, Hit, Score
+from drrgen_training.evaluation.statistics import FEW_PATIENTS
 from drrgen_training.pages import cut_text, encode_picture, render_page
 
 _COLOURS = tuple(f"var(--m{i})" for i in range(6))  # of pages.css
@@ -41,7 +42,7 @@ def make_page(evaluation: Evaluation, test: Embedded) -> str:
         precision=list(_list_plots(evaluation.curves, "precision-recall")),
         confusion={m: c for m, c in (evaluation.facts.get("confusion") or {}).items()
                    if {"labels", "shares"} <= c.keys()}, hits=list(_list_hits(evaluation, test)),
-        published=evaluation.published, number=show_number,
+        published=evaluation.published, number=show_number, is_enough=_has_enough(evaluation),
     )  # fmt: skip
 
 
@@ -62,6 +63,11 @@ def _is_shown(difference: Difference) -> bool:
     return is_main and differs and difference.measure != "macro F1"
 
 
+def _has_enough(evaluation: Evaluation) -> bool:
+    """Say whether there are enough patients to mark who is best."""
+    return evaluation.facts.get("patients", 0) >= FEW_PATIENTS
+
+
 def _list_main(evaluation: Evaluation, models: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Make the lines of the main table; the first model is marked where it beats all others."""
     found: dict[tuple[str, str], dict[str, Score]] = {}
@@ -73,12 +79,14 @@ def _list_main(evaluation: Evaluation, models: Sequence[str]) -> Iterator[dict[s
         if each.label is None:
             against.setdefault((each.task, each.measure), []).append(each)
     for (task, measure), scores in found.items():
+        if not any(math.isfinite(score.value) for score in scores.values()):
+            continue
         sign = -1 if measure in _LOWER_IS_BETTER else 1
         differences = against.get((task, measure), [])
         yield {
             "task": task, "measure": measure, "cells": [scores.get(m) for m in models],
             "chance": next(iter(scores.values())).chance,
-            "is_best": bool(differences) and len(differences) == len(scores) - 1 and all(
+            "is_best": _has_enough(evaluation) and 0 < len(differences) == len(scores) - 1 and all(
                 min(sign * d.low, sign * d.high) > 0 for d in differences
             ),
         }  # fmt: skip

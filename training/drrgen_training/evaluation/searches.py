@@ -1,6 +1,6 @@
 """How a model finds one modality by another: numbers with intervals, curves, examples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 
@@ -47,12 +47,15 @@ class Direction:
     key: Int64[np.ndarray, " n"] = field(repr=False)
 
 
-def list_directions(test: Embedded, device: str = "cpu") -> Iterator[Direction]:
+def list_directions(
+    test: Embedded, device: str = "cpu", known: Set[str] = frozenset()
+) -> Iterator[Direction]:
     """List all ways between the modalities that a model has in one space.
 
     Args:
         test: Test rows; one of each scan, for plain numbers.
         device: Where to compute.
+        known: Modalities between which nothing is looked for, such as those of another model.
     """
     names = [m.value for m in Modality if m in test.vectors]
     for a, b in permutations(names, 2):
@@ -60,7 +63,7 @@ def list_directions(test: Embedded, device: str = "cpu") -> Iterator[Direction]:
         if Modality.REPORT in (a, b):
             rows = rows[test.report[rows] >= 0]
         same = test.vectors[a].shape[1] == test.vectors[b].shape[1]
-        if len(rows) < 2 or not same:
+        if len(rows) < 2 or not same or {a, b} <= known:
             continue
         key = test.report if Modality.REPORT in (a, b) else test.study
         search = Search(queries=test.vectors[a][rows], gallery=test.vectors[b][rows], device=device)
@@ -124,8 +127,9 @@ def measure_same(
 
 
 def measure_reconstructions(
-    whole: Embedded, weights: UInt8[np.ndarray, "r n"], ks: Sequence[int], device: str
-) -> Iterator[Measured]:
+    whole: Embedded, weights: UInt8[np.ndarray, "r n"], ks: Sequence[int], device: str,
+    known: Set[str],
+) -> Iterator[Measured]:  # fmt: skip
     """Measure Recall@K with all rows in the gallery: exact, and by scan.
 
     Several reconstructions of a scan share its report. Exact counts the very row alone, by scan
@@ -136,10 +140,11 @@ def measure_reconstructions(
         weights: Resamples of them.
         ks: As far as the gallery reaches.
         device: Where to compute.
+        known: As of ``list_directions``.
     """
     if len(pick_first(whole.study)) == len(whole):
         return
-    for way in list_directions(whole, device):
+    for way in list_directions(whole, device, known):
         for name, key in (("exact", np.arange(len(way.rows))), ("by scan", whole.study[way.rows])):
             ranks = find_ranks(way.search, query_key=key, gallery_key=key)
             kept = tuple(k for k in ks if k <= len(way.rows))

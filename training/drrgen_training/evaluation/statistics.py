@@ -16,6 +16,7 @@ from drrgen.errors import InputError
 from drrgen_training.evaluation.embedded import find_known
 
 LEVEL = 0.95
+FEW_PATIENTS = 20  # fewer say little
 FEW_POSITIVES = 10  # fewer say little, whatever their interval
 _CHUNK = 64  # resamples that are counted at once
 _MOST_ROWS = 4_000_000  # numbers in such a chunk

@@ -1,7 +1,7 @@
 """Embeddings as files, so that any model can be judged: a folder of two Parquet tables.
 
     DIR/rows.parquet       name, patient_id, study_id, report_id, split, labels, cxr, ct, report,
-                           picture, text; a row a radiograph
+                           picture, text, view; a row a radiograph
     DIR/prompts.parquet    text, embedding; a row a sentence (only for zero-shot)
 
 ``name``, ``patient_id`` and ``split`` must be there, and one of ``cxr``, ``ct``, ``report`` (lists
@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
-from drrgen.choices import Split
+from drrgen.choices import Split, View
 from drrgen.errors import InputError, ManifestError
 from drrgen.io.atomic import atomic_path
 from drrgen.io.volumes import make_printable
@@ -35,7 +35,7 @@ from drrgen_training.samples import number_names
 ROWS, PROMPTS = "rows.parquet", "prompts.parquet"
 _META = b"drrgen_embedded"
 _LABEL = pa.struct([("name", pa.string()), ("value", pa.int8())])
-_OWN = {"name", "patient_id", "study_id", "report_id", "split", "labels", "picture", "text"}
+_OWN = {"name", "patient_id", "study_id", "report_id", "split", "labels", "picture", "text", "view"}
 
 
 def write_embedded(embedded: Embedded, folder: Path) -> None:
@@ -63,6 +63,7 @@ def write_embedded(embedded: Embedded, folder: Path) -> None:
              for i in range(n)], pa.list_(_LABEL)),
         "picture": pa.array(embedded.pictures or [None] * n, pa.string()),
         "text": pa.array(embedded.texts or [None] * n, pa.string()),
+        "view": pa.array([view or None for view in embedded.views] or [None] * n, pa.string()),
     }  # fmt: skip
     for name, vectors in embedded.vectors.items():
         columns[name] = _to_lists(vectors, embedded.has(name))
@@ -134,6 +135,7 @@ def read_embedded(folder: Path, model: str | None = None) -> Embedded:
         pictures=tuple(str(p or "") for p in _column(table, "picture", [None] * len(names))),
         texts=tuple(str(t or "") for t in _column(table, "text", [None] * len(names))),
         people=tuple(map(str, patient)),
+        views=_read_views(table),
     )
 
 
@@ -146,6 +148,21 @@ def _read_table(path: Path) -> pa.Table:
             f"{path} is no table of embeddings ({type(error).__name__}); give a folder that drrgen "
             "evaluate wrote, or one of your own with rows.parquet"
         ) from error
+
+
+def _read_views(table: pa.Table) -> tuple[str, ...]:
+    """Read the view of each row; what is none of ours counts as not told."""
+    told = _column(table, "view", [])
+    views = {each: _find_view(str(each or "")) for each in set(told)}
+    return tuple(views[each] for each in told)
+
+
+def _find_view(word: str) -> str:
+    """Find the view that a word names; none where it names none."""
+    try:
+        return View(word).value
+    except ValueError:
+        return ""
 
 
 def _read_told(table: pa.Table, folder: Path) -> dict[str, Any]:
@@ -400,6 +417,7 @@ def join_train(train: Embedded, test: Embedded, split: str = Split.TEST) -> Embe
         scale=test.scale,
         pictures=(kept.pictures or ("",) * len(kept)) + (tested.pictures or ("",) * len(tested)),
         texts=(kept.texts or ("",) * len(kept)) + (tested.texts or ("",) * len(tested)),
+        views=(kept.views or ("",) * len(kept)) + (tested.views or ("",) * len(tested)),
         people=kept.people + tested.people if kept.people and tested.people else (),
     )  # fmt: skip
 
