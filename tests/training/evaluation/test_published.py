@@ -197,6 +197,35 @@ def test_the_interval_of_ctclip_has_no_width() -> None:
     assert bootstrap_ctclip({"AUROC": 0.7, "F1": 0.2}) == {"AUROC": (0.7, 0.7), "F1": (0.2, 0.2)}
 
 
+def test_a_probability_that_is_ctclip_s_threshold_is_absent() -> None:
+    """The last of the grid below 0.9 is 89/99; an absent row is there exactly."""
+    level = float(np.linspace(0, 1, 100)[89])
+    found = measure_ctclip_label(np.array([level, 0.9]), np.array([0, 1]))
+    assert (found["Threshold"], found["Accuracy"]) == (level, 1.0)
+
+
+def test_where_ctclip_tells_nothing_its_precision_is_zero() -> None:
+    """All above or none: one class is wrong either way, and the last threshold is taken.
+
+    F1 of presence is 0; of absence 2 * 1 / (2 * 1 + 1), and half of the rows are absent.
+    """
+    found = measure_ctclip_label(np.array([0.2, 0.8]), np.array([1, 0]))
+    assert found == pytest.approx(
+        {"AUROC": 0.0, "Threshold": 1.0, "Accuracy": 0.5, "Precision": 0.0, "F1": 2 / 3 / 2}
+    )
+
+
+def test_ctclip_mean_over_three_labels_is_no_median() -> None:
+    """AUROC of 1, 1 and 0: the mean is 2/3."""
+    truth = np.array([[0, 0, 1], [1, 1, 0]])
+    found = measure_ctclip_classification(np.array([[0.2] * 3, [0.8] * 3]), truth)
+    assert found["AUROC"] == pytest.approx(2 / 3)
+    # Of the first two all is right; of the last nothing is told, as above.
+    assert found["Accuracy"] == pytest.approx((1 + 1 + 0.5) / 3)
+    assert found["Precision"] == pytest.approx((1 + 1 + 0) / 3)
+    assert found["F1"] == pytest.approx((1 + 1 + 1 / 3) / 3)
+
+
 # Three labels of four rows; more than 0.5 is present.
 MANY = np.array([[0.9, 0.2, 0.7], [0.8, 0.6, 0.6], [0.4, 0.3, 0.1], [0.1, 0.7, 0.9]])
 MANY_TRUTH = np.array([[1, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 1]])
@@ -239,6 +268,18 @@ def test_the_later_auc_of_x2ct_is_that_of_the_last_label() -> None:
     assert turned["macro ROC-AUC"] == 3 / 4
 
 
+def test_x2ct_tells_what_is_above_one_half_and_nothing_told_is_no_precision() -> None:
+    """Label 0: one half is absent, so nothing is told. Label 1: all is right."""
+    found = measure_x2ct_probe(
+        np.array([[0.5, 0.9], [0.2, 0.1], [0.1, 0.1]]), np.array([[1, 1], [0, 0], [0, 0]])
+    )
+    for name in ("Precision", "Recall", "F1"):
+        assert found[f"macro {name}"] == (0 + 1) / 2
+    # Pooled: 1 right of 1 told and of 2 that are there.
+    assert (found["micro Precision"], found["micro Recall"]) == (1, 1 / 2)
+    assert found["micro F1"] == pytest.approx(2 / 3)
+
+
 def test_zero_shot_of_x2ct_takes_the_larger_of_two_prompts() -> None:
     """A softmax of two scores that differ by log(p / (1 - p)) is p."""
     absent = np.random.default_rng(0).normal(size=MANY.shape)
@@ -269,7 +310,51 @@ def test_micro_auc_rewards_prevalence_without_any_skill() -> None:
     assert measure_auroc(scores, labels) == pytest.approx(found["micro ROC-AUC"])
 
 
+def test_the_list_for_delong_goes_row_by_row() -> None:
+    probabilities = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
+    scores, labels = flatten_micro(probabilities, np.array([[0, 1, 1], [0, 0, 1]]))
+    assert scores.tolist() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6] and labels.tolist() == [
+        0,
+        1,
+        1,
+        0,
+        0,
+        1,
+    ]
+
+
 # As a whole.
+
+
+def test_what_is_published_goes_from_queries_to_gallery() -> None:
+    """12 rows. Query i finds row 0, then 1 and so on, but for query 0: it finds row 0 last.
+
+    Recall@5: rows 1 to 4 are among the first five of their queries, so 4 of 12; as half of 5,
+    rounded up, K is 3: rows 1 and 2. The other way each finds the last row first, then the one
+    before it and so on: the last 5 of 12.
+    """
+    n = 12
+    nearness = np.arange(n, 0, -1.0) + np.arange(n)[:, None] / 100
+    nearness[0, 0] = 0
+    queries, gallery = np.eye(n), nearness.T.copy()
+    labels = np.eye(n, dtype=np.int64)
+    labels[:, 0] |= np.arange(n) < 3
+    found = {e.measure: e.value for e in publish_retrieval(Compat.X2CT, queries, gallery, labels)}
+    assert found["Recall@5"] == pytest.approx(4 / 12)
+    assert found["Recall@5, later"] == pytest.approx(2 / 12)
+    assert found["Recall@10"] == pytest.approx(9 / 12)
+    assert found["Recall@10, later"] == pytest.approx(4 / 12)
+    # Labels: rows 0, 1, 2 have label 0, rows 1 and 2 also one of their own. All queries find row 0
+    # first, but query 0 finds row 1: overlaps 1/2 of query 0, 1/2 of 1 and 2, 0 of the rest.
+    assert found["MAP@1"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 2) / 12)
+    ctclip = {
+        e.measure: e.value for e in publish_retrieval(Compat.CTCLIP, queries, gallery, labels)
+    }
+    assert ctclip["Recall@5"] == found["Recall@5"] and ctclip["MAP@1"] == found["MAP@1"]
+    assert ctclip["MAP@5"] == pytest.approx((found["MAP@1"] + found["MAP@5"]) / 2)
+    back = {e.measure: e.value for e in publish_retrieval(Compat.X2CT, gallery, queries, labels)}
+    assert back["Recall@5"] == pytest.approx(5 / 12)
+    assert back["MAP@1"] == pytest.approx(1 / 12)  # the last row with itself
 
 
 def test_each_published_number_tells_its_fault() -> None:
@@ -304,6 +389,14 @@ def use_map(labels: np.ndarray) -> None:
     measure_x2ct_map(np.eye(2), np.eye(2), query_labels=labels, gallery_labels=labels)
 
 
+def use_map_of_queries(labels: np.ndarray) -> None:
+    measure_x2ct_map(np.eye(2), np.eye(2), query_labels=labels, gallery_labels=np.eye(2, dtype=int))
+
+
+def use_map_of_gallery(labels: np.ndarray) -> None:
+    measure_x2ct_map(np.eye(2), np.eye(2), query_labels=np.eye(2, dtype=int), gallery_labels=labels)
+
+
 def use_probe(labels: np.ndarray) -> None:
     measure_x2ct_probe(np.full(labels.shape, 0.5), labels)
 
@@ -316,6 +409,8 @@ def use_ctclip(labels: np.ndarray) -> None:
     ("use", "labels", "match"),
     [
         (use_map, [[1, -1], [0, 1]], r"got \[-1\], wanted 0 and 1"),
+        (use_map_of_queries, [[1, -1], [0, 1]], r"got \[-1\], wanted 0 and 1"),
+        (use_map_of_gallery, [[1, 2], [0, 1]], r"got \[2\], wanted 0 and 1"),
         (use_map, [[0, 0], [0, 0]], "none of 2 items has a positive label"),
         (use_probe, [[1, -1], [0, 1]], r"got \[-1\], wanted 0 and 1"),
         (use_probe, [[1, 0], [0, 0]], r"labels \[1\] have one class only"),
