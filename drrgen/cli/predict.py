@@ -11,7 +11,8 @@ from drrgen.cli.console import ExitCode, exit_on_error, set_up_logging
 from drrgen.errors import InputError
 
 if TYPE_CHECKING:
-    from drrgen_training.predict import Prediction, Predictor
+    from drrgen_training.predict import Prediction
+    from drrgen_training.predictor import Predictor
 
     from drrgen.io.radiograph_listing import RadiographListing
 
@@ -63,13 +64,13 @@ def predict(
     """
     with exit_on_error(resumes=False):
         set_up_logging(-1 if quiet else 0, log_file)
-        from drrgen_training.predict import PredictSettings, load_predictor
         from drrgen_training.predicted import (
             TableFormat,
             check_columns,
             check_writable,
             write_predictions,
         )
+        from drrgen_training.predictor import PredictSettings, load_predictor
         from drrgen_training.processes import find_device
 
         from drrgen.io.radiograph_listing import find_radiographs

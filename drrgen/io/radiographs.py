@@ -39,6 +39,7 @@ _DICOM_MARK = b"DICM"  # after a preamble of 128 bytes
 _NPY_MARK, _TIFF_MARKS = b"\x93NUMPY", (b"II*\0", b"MM\0*")
 _CHEST = ("CHEST", "THORAX", "LUNG")  # in Body Part Examined
 _DETECTOR_BITS = (10, 12, 14)  # kept in the low bits of files of 16
+_COLOURED, _MUCH = 24, 0.1  # levels of 255 between red, green and blue; share of the pixels
 _OURS = {"Software": "drrgen"}  # a picture whose settings nobody told
 _PLAIN_TIFF = (tifffile.COMPRESSION.NONE, tifffile.COMPRESSION.ADOBE_DEFLATE)
 _DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error,
@@ -57,6 +58,7 @@ class Radiograph:
         view: The named view; None when not known.
         body_part: The body part that a DICOM file names; None when not known.
         used_bits: Low bits that a file of 16 bits leaves it at; None where it uses all.
+        is_coloured: Whether it is a picture in colours, which a radiograph is not.
     """
 
     grey: Float[Tensor, "v u"]
@@ -65,6 +67,7 @@ class Radiograph:
     view: View | None = None
     body_part: str | None = None
     used_bits: int | None = None
+    is_coloured: bool = False
 
     @property
     def is_chest(self) -> bool | None:
@@ -164,6 +167,7 @@ def read_radiograph(path: Path | str) -> Radiograph:
         exposed_xywh=_parse_exposed(text.get("drrgen:exposed_xywh", "")),
         view=View(text["drrgen:view"]) if text.get("drrgen:view") in set(View) else None,
         used_bits=decoded.used_bits,
+        is_coloured=decoded.is_coloured,
     )
 
 
@@ -244,11 +248,13 @@ class _Decoded:
         values: As they are stored.
         text: drrgen's own, or another program's.
         is_negative: Whether 0 is white.
+        is_coloured: Whether more than words or arrows on it are in colours.
     """
 
     values: Shaped[np.ndarray, "..."]
     text: Mapping[str, str]
     is_negative: bool = False
+    is_coloured: bool = False
 
     @property
     def used_bits(self) -> int | None:
@@ -286,11 +292,12 @@ def _decode_tiff(data: bytes) -> _Decoded:
         is_negative = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
         is_grey = is_negative or page.photometric == tifffile.PHOTOMETRIC.MINISBLACK
         if is_grey and page.bitspersample >= 8 and page.compression in _PLAIN_TIFF:
-            values = page.asarray()
+            values, is_coloured = page.asarray(), False
         else:
-            values = _decode_picture(data).values
+            picture = _decode_picture(data)
+            values, is_coloured = picture.values, picture.is_coloured
             is_negative = is_negative and values.dtype == np.uint16  # Pillow turns bytes around
-    return _Decoded(values=values, text=text, is_negative=is_negative)
+    return _Decoded(values=values, text=text, is_negative=is_negative, is_coloured=is_coloured)
 
 
 def _decode_picture(data: bytes) -> _Decoded:
@@ -302,7 +309,16 @@ def _decode_picture(data: bytes) -> _Decoded:
             values = np.asarray(upright).clip(0, 65535).astype(np.uint16)
         else:
             values = np.asarray(upright.convert("L"))
-    return _Decoded(values=values, text=text)
+        is_coloured = _find_colours(upright)
+    return _Decoded(values=values, text=text, is_coloured=is_coloured)
+
+
+def _find_colours(image: Image.Image) -> bool:
+    """Say whether a picture is in colours: more than a few of its pixels are far from grey."""
+    if image.mode in ("1", "L", "LA") or image.mode.startswith(("I", "F")):
+        return False
+    small = np.asarray(image.convert("RGB").resize((64, 64)), dtype=np.int16)
+    return bool(np.mean(np.ptp(small, axis=2) > _COLOURED) > _MUCH)
 
 
 def _parse_json(text: str) -> dict[str, str]:

@@ -14,8 +14,9 @@ from drrgen_training.losses import Modality
 from drrgen_training.model import make_tower
 from drrgen_training.pages import encode_grey
 from drrgen_training.pictures import PackSettings
-from drrgen_training.predict import Findings, Neighbour, Prediction, Predictor, PredictSettings
+from drrgen_training.predict import Prediction
 from drrgen_training.predicted import make_page as make_prediction_page
+from drrgen_training.predictor import Findings, Neighbour, Predictor, PredictSettings
 from judged import make_model
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By

@@ -16,7 +16,7 @@ from drrgen_training.evaluation.embed import embed_pictures, embed_run
 from drrgen_training.losses import Modality
 from drrgen_training.model import BEST, TriModal, load_run, read_model, save_model
 from drrgen_training.pictures import Fit, PackSettings, PictureFiles, open_pictures
-from drrgen_training.predict import Prediction, PredictSettings, load_predictor, predict
+from drrgen_training.predict import Prediction, predict
 from drrgen_training.predicted import (
     TableFormat,
     check_columns,
@@ -25,6 +25,7 @@ from drrgen_training.predicted import (
     make_table,
     write_predictions,
 )
+from drrgen_training.predictor import PredictSettings, load_predictor
 from drrgen_training.reports import Template
 from drrgen_training.samples import read_samples
 from drrgen_training.settings import read_settings
@@ -186,6 +187,21 @@ def test_what_is_no_radiograph_costs_one_row_each(trained: Path, tmp_path: Path)
     assert any("hardly any contrast" in warning for warning in told["one.png"].warnings)
 
 
+def test_a_photograph_in_colours_is_a_warning_and_a_grey_picture_with_a_mark_is_none(
+    trained: Path, tmp_path: Path
+) -> None:
+    grey = (make_grey((96, 80)) * 255).numpy().astype(np.uint8)
+    marked = np.stack([grey] * 3, axis=2)
+    marked[2:8, 2:12] = (255, 0, 0)  # an arrow
+    Image.fromarray(marked).save(tmp_path / "marked.png")
+    Image.fromarray(np.stack([grey, grey[::-1], grey[:, ::-1]], axis=2)).save(
+        tmp_path / "photo.jpg"
+    )
+    told = {each.name: each for each in tell(trained / "RUN", tmp_path)}
+    assert told["marked.png"].warnings == ()
+    assert told["photo.jpg"].warnings == ("colours: a photograph, or no radiograph",)
+
+
 def test_a_file_that_goes_away_or_crashes_fails_alone(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,13 +303,14 @@ def test_what_is_not_known_is_noted(tmp_path: Path) -> None:
     run = save_run(tmp_path / "R", recipe=False)
     plain = load_predictor(run, PredictSettings()).notes
     assert any("embeddings only" in note and "--report-encoder" in note for note in plain)
-    assert any("no config.toml" in note for note in plain)
+    assert not any("views" in note for note in plain)  # the weights tell them
     notes = load_predictor(run, PredictSettings(report_encoder="hashed")).notes
     assert any("shares its space is not known" in note for note in notes)
     settings = read_settings(None, ("model.cxr=tiny:32",))
-    save_model(tmp_path / "OLD" / BEST, TriModal(settings).own_state(), settings, {})
+    save_model(tmp_path / "OLD" / BEST, TriModal(settings).own_state(), settings, {"views": None})
     old = load_predictor(tmp_path / "OLD", PredictSettings())
     assert any("they are padded" in note for note in old.notes) and old.square.fit is Fit.PAD
+    assert any("do not tell the views" in note for note in old.notes)
     identity = {"identity": {"pack": {"size": 40, "fit": "crop"}, "targets": {}}}
     (tmp_path / "OLD" / "run.json").write_text(json.dumps(identity))
     again = load_predictor(tmp_path / "OLD", PredictSettings())
@@ -373,13 +390,27 @@ def test_the_tables_hold_what_was_told(trained: Path, tmp_path: Path) -> None:
     paths = write_predictions(predictor, told, tmp_path / "O")
     assert [path.name for path in paths] == ["predictions.csv", "embeddings.parquet", "index.html"]
     table = pd.read_csv(paths[0])
-    assert list(table) == ["path", "status", "reason", "detail", "view", "warnings", *LABELS,
-                           "report_1", "cosine_1", "report_2", "cosine_2"]  # fmt: skip
+    assert list(table) == [
+        "path",
+        "status",
+        "reason",
+        "detail",
+        "view",
+        "warnings",
+        *LABELS,
+        "report_1",
+        "cosine_1",
+        "text_1",
+        "report_2",
+        "cosine_2",
+        "text_2",
+    ]
     bad, good = table.to_dict("records")
     assert bad["path"] == odd and bad["status"] == "refused"
     assert np.isnan(bad["Left mass"]) and bad["reason"] == "truncated_file"
     assert good["Left mass"] == pytest.approx(told[1].scores["Left mass"], abs=1e-6)
     assert good["report_1"] == told[1].reports[0].name and good["view"] == "PA"
+    assert good["text_2"] == told[1].reports[1].text
     vectors = pq.read_table(paths[1])
     assert vectors["name"].to_pylist() == ["b.png"]
     np.testing.assert_array_equal(vectors["embedding"].to_pylist()[0], told[1].embedding)

@@ -19,7 +19,7 @@ from drrgen.errors import EngineError, InputError
 from drrgen.io.atomic import write_bytes
 from drrgen_training.encoders import ImageSpec
 from drrgen_training.losses import Modality
-from drrgen_training.model import BEST, Tower, load_run, read_model
+from drrgen_training.model import BEST, Tower, find_image_spec, load_run, read_model
 
 WEIGHTS, CONFIG, ONNX, CARD = "model.safetensors", "config.json", "model.onnx", "README.md"
 ONNX_TOL = 1e-3  # of a vector of length one, float32 in another order
@@ -84,7 +84,7 @@ def export_run(run: Path, to: Path, *, with_onnx: bool = True) -> list[Path]:
     path = run if run.suffix == ".safetensors" else run / BEST
     tower = load_run(path, Modality.CXR).eval()
     _, meta = read_model(path)
-    spec: ImageSpec = tower.encoder.spec  # type: ignore[assignment]
+    spec = find_image_spec(tower)
     write_bytes(to / WEIGHTS, path.read_bytes())
     write_bytes(to / CONFIG, (json.dumps(meta, indent=2, sort_keys=True) + "\n").encode())
     write_bytes(to / CARD, make_card(meta, spec, tower).encode())

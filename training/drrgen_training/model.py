@@ -14,7 +14,12 @@ from torch.nn import functional
 from drrgen.config import make_record
 from drrgen.errors import ConfigError, InputError
 from drrgen.io.atomic import atomic_path
-from drrgen_training.encoders import make_ct_encoder, make_image_encoder, make_report_encoder
+from drrgen_training.encoders import (
+    ImageSpec,
+    make_ct_encoder,
+    make_image_encoder,
+    make_report_encoder,
+)
 from drrgen_training.losses import LogitScale, LossKind, Modality, Scale
 from drrgen_training.settings import CACHED, NONE, ModelSettings, TrainSettings
 
@@ -41,6 +46,11 @@ class Tower(nn.Module):
     def forward(self, made: Any) -> Float[Tensor, "b e"]:
         """Embed a batch."""
         return functional.normalize(self.head(self.encoder(made)), dim=-1)
+
+
+def find_image_spec(tower: Tower) -> ImageSpec:
+    """Find what a tower of radiographs sees."""
+    return cast("ImageSpec", tower.encoder.spec)
 
 
 def make_tower(
@@ -163,7 +173,8 @@ def save_model(
     """
     from safetensors.torch import save_file
 
-    meta = {"model": asdict(settings.model), "loss": asdict(settings.loss), **told}
+    meta = {"model": asdict(settings.model), "loss": asdict(settings.loss),
+            "views": list(settings.data.view), **told}  # fmt: skip
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_path(path) as partial:
         save_file(plain, partial, metadata={_MODEL: json.dumps(meta, sort_keys=True)})

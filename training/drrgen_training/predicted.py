@@ -1,7 +1,7 @@
 """What a trained encoder told of radiographs, as files.
 
     OUT/predictions.csv      a row a file: path, status, reason, detail, view, warnings, a column a
-                             finding, then report_N and cosine_N; or predictions.parquet
+                             finding, then report_N, cosine_N and text_N; or predictions.parquet
     OUT/embeddings.parquet   name, embedding; a row a file that could be read
     OUT/index.html           a page to look at, all in one file
 
@@ -27,7 +27,8 @@ import pyarrow.parquet as pq
 from drrgen.errors import InputError, Status
 from drrgen.io.atomic import atomic_path, write_bytes
 from drrgen_training.pages import cut_text, render_page
-from drrgen_training.predict import Prediction, Predictor
+from drrgen_training.predict import Prediction
+from drrgen_training.predictor import Predictor
 
 PREDICTIONS, EMBEDDINGS, PAGE = "predictions", "embeddings.parquet", "index.html"
 _FIXED = ("path", "status", "reason", "detail", "view", "warnings")
@@ -130,9 +131,10 @@ def make_table(predictor: Predictor, told: Sequence[Prediction]) -> pa.Table:
         columns[label] = pa.array([each.scores.get(label) for each in told], pa.float64())
     for n in range(predictor.n_reports):
         near = [each.reports[n] if each.reports else None for each in told]
-        name, cosine = _name_reports(n + 1)[-2:]
+        name, cosine, words = _name_reports(n + 1)[-3:]
         columns[name] = pa.array([each and each.name for each in near], text)
         columns[cosine] = pa.array([each and each.cosine for each in near], pa.float64())
+        columns[words] = pa.array([each and each.text for each in near], text)
     return pa.table(columns).replace_schema_metadata(_make_meta(predictor))
 
 
@@ -152,6 +154,7 @@ def make_page(predictor: Predictor, told: Sequence[Prediction], limit: int) -> s
         _TEMPLATE, cards=[_make_card(each) for each in shown], bad=bad[:limit], n_bad=len(bad),
         n_good=len(good), n=len(told), notes=predictor.notes, digest=predictor.digest,
         labels=predictor.labels, prompts=predictor.settings.prompts, top=_TOP,
+        like=predictor.settings.like and predictor.settings.like.name,
     )  # fmt: skip
 
 
@@ -172,7 +175,7 @@ def _name_file(each: Prediction) -> str:
 
 def _name_reports(n: int) -> list[str]:
     """Name the columns of the nearest reports."""
-    return [f"{kind}_{i}" for i in range(1, n + 1) for kind in ("report", "cosine")]
+    return [f"{kind}_{i}" for i in range(1, n + 1) for kind in ("report", "cosine", "text")]
 
 
 def _make_meta(predictor: Predictor) -> Mapping[bytes, bytes]:

@@ -11,7 +11,7 @@ from drrgen.errors import InputError, ManifestError
 from drrgen_training.batches import read_shrunk
 from drrgen_training.evaluation.embedded import UNKNOWN, Embedded
 from drrgen_training.losses import Modality
-from drrgen_training.model import Tower
+from drrgen_training.model import Tower, find_image_spec
 from drrgen_training.pictures import Pictures, find_picture
 from drrgen_training.samples import Samples, name_picture
 from drrgen_training.targets import Targets, identify, load_tower
@@ -112,7 +112,7 @@ def embed_pictures(
     tower: Tower, pictures: Pictures, n: int, device: str = "cpu"
 ) -> Iterator[Float32[np.ndarray, "b e"]]:
     """Embed the first N pictures, a batch at a time."""
-    size: int = tower.encoder.spec.size  # type: ignore[assignment]
+    size = find_image_spec(tower).size
     for seen in read_shrunk(pictures, n, size):
         with torch.no_grad():
             made = tower(seen.to(device).float() / 255).float()

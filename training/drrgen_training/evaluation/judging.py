@@ -7,7 +7,6 @@ from pathlib import Path
 from drrgen.errors import InputError, ManifestError
 from drrgen.io.volumes import make_printable
 from drrgen_training.batches import find_file_size, open_sources
-from drrgen_training.encoders import ImageSpec
 from drrgen_training.evaluation import baselines
 from drrgen_training.evaluation.embed import (
     embed_run,
@@ -20,7 +19,7 @@ from drrgen_training.evaluation.prompts import read_prompts
 from drrgen_training.evaluation.tables import join_train, read_embedded, write_embedded
 from drrgen_training.loop import Job, fit
 from drrgen_training.losses import Modality
-from drrgen_training.model import BEST, Tower, load_run, read_model
+from drrgen_training.model import BEST, Tower, find_image_spec, load_run, read_model
 from drrgen_training.pictures import PackSettings, Pictures, describe_pictures, open_pictures
 from drrgen_training.samples import Samples, read_samples, replace_pictures
 from drrgen_training.settings import TrainSettings, read_settings
@@ -283,5 +282,4 @@ def _read_run_settings(run: Path) -> TrainSettings:
 
 def _find_size(tower: Tower) -> int:
     """Size at which pictures are read from files [pixels]."""
-    spec: ImageSpec = tower.encoder.spec  # type: ignore[assignment]
-    return find_file_size(spec)
+    return find_file_size(find_image_spec(tower))
