@@ -91,8 +91,9 @@ def evaluate(
             PREDICTIONS,
             write_evaluation,
         )
-        from drrgen_training.predicted import check_writable
         from drrgen_training.processes import find_device
+
+        from drrgen.io.atomic import check_writable
 
         settings = EvaluateSettings(
             prompts=prompts, mapping=mapping, probes=probes, replicates=replicates, seed=seed,

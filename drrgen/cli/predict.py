@@ -67,12 +67,12 @@ def predict(
         from drrgen_training.predicted import (
             TableFormat,
             check_columns,
-            check_writable,
             write_predictions,
         )
         from drrgen_training.predictor import PredictSettings, load_predictor
         from drrgen_training.processes import find_device
 
+        from drrgen.io.atomic import check_writable
         from drrgen.io.radiograph_listing import find_radiographs
 
         settings = PredictSettings(

@@ -5,11 +5,12 @@ import io
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import cast
 
+from drrgen.errors import InputError
 from drrgen.io.stores import Place
 
 PARTIAL_MARK = ".partial-"
@@ -37,6 +38,25 @@ def atomic_path(path: Place) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Try a folder out, before hours are spent; what was not there is not there afterwards.
+
+    Raises:
+        InputError: It cannot be made, or nothing can be written in it.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written: {error.strerror}; give another folder with --out"
+        ) from error
+    with suppress(OSError):  # another process may have begun to write there
+        for each in missing:
+            each.rmdir()
 
 
 def write_bytes(path: Place, data: bytes | memoryview, *, durable: bool = True) -> None:

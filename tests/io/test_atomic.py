@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from drrgen.io.atomic import atomic_path, remove_partials, write_bytes
+from drrgen.errors import InputError
+from drrgen.io.atomic import atomic_path, check_writable, remove_partials, write_bytes
 
 
 def test_a_file_gets_its_name_with_all_its_bytes_and_its_folders(tmp_path: Path) -> None:
@@ -37,3 +38,16 @@ def test_what_a_killed_process_left_is_found_and_nothing_else(tmp_path: Path) ->
     assert remove_partials(tmp_path) == 1
     names = sorted(p.name for p in (tmp_path / "deep").iterdir())
     assert names == ["kept", "lost"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_one_that_can_leaves_no_trace(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match="cannot be written"):
+            check_writable(folder)
+    check_writable(tmp_path / "new" / "folder")
+    (tmp_path / "old").mkdir()
+    check_writable(tmp_path / "old")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "old"]

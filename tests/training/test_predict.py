@@ -20,7 +20,6 @@ from drrgen_training.predict import Prediction, predict
 from drrgen_training.predicted import (
     TableFormat,
     check_columns,
-    check_writable,
     make_page,
     make_table,
     write_predictions,
@@ -492,11 +491,3 @@ def test_the_page_is_escaped_whole_and_short(trained: Path, tmp_path: Path) -> N
     assert "3 of 4 files" in page and "first 2" in page and "Not for diagnosis" in page
     assert "d.png</td>" in page and " …" in page
     assert make_page(predictor, told, 0).count("<article>") == 0
-
-
-def test_an_output_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be written"):
-        check_writable(tmp_path / "file")
-    check_writable(tmp_path / "new" / "folder")
-    assert list((tmp_path / "new" / "folder").iterdir()) == []

@@ -14,7 +14,6 @@ of the first row of the manifest that has the report. Of DICOM headers only the 
 
 import csv
 import json
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -45,21 +44,6 @@ class TableFormat(StrEnum):
 
     CSV = "csv"
     PARQUET = "parquet"
-
-
-def check_writable(out: Path) -> None:
-    """Make the output folder, before hours are spent.
-
-    Raises:
-        InputError: It cannot be made or written.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise InputError(
-            f"{out} cannot be written: {error.strerror}; give another folder with --out"
-        ) from error
 
 
 def check_columns(predictor: Predictor) -> None:
