@@ -64,6 +64,9 @@ def evaluate(
         typer.Option(help="Only this view; without it PA of each scan, else AP, LL, RL."),
     ] = None,
     probes: Annotated[bool, typer.Option(help="Also linear and few-shot probes.")] = True,
+    probe: Annotated[
+        str, typer.Option(help="logistic, adamw (as X2CT-CLIP), adamw-text (from the prompts on).")
+    ] = "logistic",
     replicates: Annotated[
         int, typer.Option(min=100, help="Resamples of the patients, for intervals.")
     ] = 1000,
@@ -96,9 +99,9 @@ def evaluate(
         from drrgen.io.atomic import check_writable
 
         settings = EvaluateSettings(
-            prompts=prompts, mapping=mapping, probes=probes, replicates=replicates, seed=seed,
-            split=split, device=str(find_device(device)), external=train_on is not None,
-            view=view,
+            prompts=prompts, mapping=mapping, probes=probes, probe=probe, replicates=replicates,
+            seed=seed, split=split, view=view, device=str(find_device(device)),
+            external=train_on is not None,
         )  # fmt: skip
         judging = Judging(
             dataset=dataset, out=out, checkpoints=_split_names(checkpoint),

@@ -117,6 +117,18 @@ def test_a_mapped_label_is_learnt_as_the_union_of_its_parts(metrics: dict[str, A
     assert find(metrics, ZERO_SHOT, "AUROC")["calcification"] == 1.0
 
 
+def test_a_head_that_starts_from_sentences_learns_a_union_too(
+    planted: Path, tmp_path: Path
+) -> None:
+    metrics = judge(
+        tmp_path / "E", "--embeddings", f"mine={planted / 'RAD'}", "--train-on",
+        planted / "CT-RATE", "--mapping", "rad-chestct-9", "--probe", "adamw-text",
+    )  # fmt: skip
+    assert metrics["facts"]["probe"] == "adamw-text"
+    areas = find(metrics, WHOLE, "AUROC")
+    assert areas["calcification"] > 0.95 and np.mean(list(areas.values())) > 0.85
+
+
 def test_labels_without_a_mapping_are_not_scored(metrics: dict[str, Any]) -> None:
     assert {s["label"] for s in metrics["scores"] if s["label"]} == set(RAD.labels)
     assert metrics["facts"]["labels"] == list(RAD.labels)

@@ -46,6 +46,21 @@ def test_a_model_beside_itself_differs_by_nothing() -> None:
     assert all(d.value == 0 and d.p == 1 for d in found.differences if np.isfinite(d.low))
 
 
+@pytest.mark.parametrize("probe", ["adamw", "adamw-text"])
+def test_a_head_is_judged_as_the_other_probe_is(probe: str) -> None:
+    found, _ = evaluate([make_model()], replace(QUICK, probe=probe))
+    assert find(found, "good", "probe of cxr, 100 %", "macro AUROC").value == 1.0
+    assert find(found, "good", "probe of cxr, 2 shots", "macro AUROC").value > 0.8
+    assert found.facts["probe"] == probe
+
+
+def test_a_head_that_starts_from_sentences_needs_some() -> None:
+    with pytest.raises(InputError, match="no embedded sentences, which the probe adamw-text"):
+        evaluate([replace(make_model(), prompts={})], replace(QUICK, probe="adamw-text"))
+    with pytest.raises(ConfigError, match="probe: got mlp, wanted logistic, adamw, adamw-text"):
+        EvaluateSettings(probe="mlp")
+
+
 def test_reconstructions_are_one_in_the_plain_numbers_and_told_apart_in_others() -> None:
     one = make_model()
     twice = one.take(np.repeat(np.arange(90), 2))

@@ -5,6 +5,7 @@ import pytest
 from drrgen_training.evaluation.classification import measure_auroc
 from drrgen_training.evaluation.embedded import Embedded
 from drrgen_training.evaluation.probe import (
+    ProbeKind,
     draw_fraction,
     draw_shots,
     fit_probe,
@@ -38,6 +39,34 @@ def test_a_label_that_vectors_tell_is_told_and_one_without_positives_is_nan() ->
     assert probe.name == "100 %" and probe.patients == 100
     assert measure_auroc(probe.scores["A"], test.labels["A"]) == 1.0
     assert np.isnan(probe.scores["none"]).all()
+
+
+@pytest.mark.parametrize("kind", [ProbeKind.ADAMW, ProbeKind.ADAMW_TEXT])
+def test_a_head_is_a_probe_with_the_same_draws(kind: ProbeKind) -> None:
+    train, test = make_embedded(), make_embedded(seed=1, patient=1000)
+    given = {"fractions": [0.1, 1.0], "shots": [2], "seeds": 2}
+    usual = list(run_probes(train, test, "cxr", **given))
+    heads, again = (list(run_probes(train, test, "cxr", **given, kind=kind)) for _ in range(2))
+    assert [(p.name, p.seed, p.patients) for p in heads] == [
+        (p.name, p.seed, p.patients) for p in usual
+    ]
+    for probe, same, other in zip(heads, again, usual, strict=True):
+        assert (probe.scores["A"] == same.scores["A"]).all()
+        assert (probe.scores["A"] != other.scores["A"]).any()
+        assert measure_auroc(probe.scores["A"], test.labels["A"]) == 1.0
+        assert np.isnan(probe.scores["none"]).all()
+
+
+def test_a_head_starts_where_it_is_told() -> None:
+    """So few rows and so steep a start that its sign stays; without one it is the other."""
+    train, test = make_embedded(), make_embedded(seed=1, patient=1000)
+    turned = replace(train, labels={"A": 1 - train.labels["A"]})
+    given = {"fractions": [1.0], "shots": [], "kind": ProbeKind.ADAMW_TEXT}
+    start = {"A": np.array([50.0, 0.0])}
+    (steep,) = run_probes(turned, test, "cxr", **given, starts=start)
+    (plain,) = run_probes(turned, test, "cxr", **given)
+    assert measure_auroc(steep.scores["A"], test.labels["A"]) == 1.0
+    assert measure_auroc(plain.scores["A"], test.labels["A"]) == 0.0
 
 
 def test_patients_that_are_tested_are_refused() -> None:

@@ -22,7 +22,13 @@ from drrgen_training.evaluation.findings import (
 )
 from drrgen_training.evaluation.mappings import read_mapping
 from drrgen_training.evaluation.measured import Measured, list_differences
-from drrgen_training.evaluation.probe import FRACTIONS, SHOTS, check_apart, run_probes
+from drrgen_training.evaluation.probe import (
+    FRACTIONS,
+    SHOTS,
+    ProbeKind,
+    check_apart,
+    run_probes,
+)
 from drrgen_training.evaluation.prompts import read_prompts
 from drrgen_training.evaluation.published import (
     Compat,
@@ -52,7 +58,7 @@ from drrgen_training.evaluation.statistics import (
     draw_resamples,
 )
 from drrgen_training.evaluation.tables import align
-from drrgen_training.evaluation.zero_shot import score_zero_shot
+from drrgen_training.evaluation.zero_shot import find_directions, score_zero_shot
 from drrgen_training.losses import Modality
 
 ALL = "all"  # in the place of a split: every row is judged
@@ -71,6 +77,7 @@ class EvaluateSettings:
         mapping: Labels of external data, see ``evaluation.mappings``.
         ks: Of Recall@K and the like.
         probes: Whether probes are trained.
+        probe: Which, see ``evaluation.probe.ProbeKind``.
         fractions: Shares of the train patients that probes see.
         shots: Numbers of positives that probes see.
         seeds: Draws of each share.
@@ -83,7 +90,7 @@ class EvaluateSettings:
             the two are joined, and the rows of ``split`` are the ``test`` rows.
 
     Raises:
-        ConfigError: No such split, or numbers that cannot be.
+        ConfigError: No such split or probe, or numbers that cannot be.
     """
 
     split: str = Split.TEST.value
@@ -91,6 +98,7 @@ class EvaluateSettings:
     mapping: str | None = None
     ks: tuple[int, ...] = KS
     probes: bool = True
+    probe: str = ProbeKind.LOGISTIC.value
     fractions: tuple[float, ...] = FRACTIONS
     shots: tuple[int, ...] = SHOTS
     seeds: int = 5
@@ -103,6 +111,8 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         if self.split not in _SPLITS:
             raise ConfigError(f"split: got {self.split}, wanted {', '.join(_SPLITS)}")
+        if self.probe not in set(ProbeKind):
+            raise ConfigError(f"probe: got {self.probe}, wanted {', '.join(ProbeKind)}")
         if self.replicates < 2 or self.seeds < 1:
             raise ConfigError(
                 f"got {self.replicates} replicates and {self.seeds} seeds, wanted 2 and 1 or more"
@@ -435,11 +445,33 @@ def _probe(bench: Bench, side: Modality, settings: EvaluateSettings) -> Iterator
     draws: dict[str, list[Mapping[str, np.ndarray]]] = {}
     for probe in run_probes(
         bench.train, bench.test, side, fractions=settings.fractions, shots=settings.shots,
-        seeds=settings.seeds,
+        seeds=settings.seeds, kind=ProbeKind(settings.probe),
+        starts=_find_starts(bench.test, side, settings),
     ):  # fmt: skip
         draws.setdefault(probe.name, []).append(probe.scores)
     for name, scores in draws.items():
         yield Told(task=f"{PROBE} {side}, {name}", scores=tuple(scores))
+
+
+def _find_starts(
+    test: Embedded, side: Modality, settings: EvaluateSettings
+) -> dict[str, np.ndarray] | None:
+    """Find where heads start that start from sentences; of several parts, at their mean."""
+    if settings.probe != ProbeKind.ADAMW_TEXT:
+        return None
+    if not test.prompts:
+        raise InputError(
+            f"{test.model} has no embedded sentences, which the probe {settings.probe} starts "
+            "from; give the report targets, or another --probe"
+        )
+    ways = find_directions(
+        test.vectors[side].shape[1], test.prompts, read_prompts(settings.prompts),
+        settings.choose_labels(test), test.scale,
+    )  # fmt: skip
+    if settings.mapping is None:
+        return ways
+    parts = read_mapping(settings.mapping).labels
+    return {name: np.mean([ways[part] for part in each], axis=0) for name, each in parts.items()}
 
 
 def _compare_labels(
@@ -498,6 +530,7 @@ def _describe(benches: Sequence[Bench], settings: EvaluateSettings) -> dict[str,
         "mapping": settings.mapping,
         "replicates": settings.replicates,
         "seed": settings.seed,
+        "probe": settings.probe if settings.probes else None,
         "probe_draws": settings.seeds if settings.probes else 0,
         "drrgen_version": version("drrgen"),
     }

@@ -1,11 +1,13 @@
 """Linear probes on frozen embeddings, with all train patients, some, or a few positives.
 
 Patients are drawn, never rows, and no patient of the test is among them. Vectors have length one
-and go in as they are. Logistic regression with an L2 penalty, a label at a time (scikit-learn).
+and go in as they are. A label at a time: logistic regression with an L2 penalty (scikit-learn), or
+the head of ``head``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
@@ -13,14 +15,23 @@ from jaxtyping import Bool, Float, Float64, Int64
 from drrgen.errors import InputError
 from drrgen_training.evaluation.classification import measure_auroc
 from drrgen_training.evaluation.embedded import Embedded, find_known
+from drrgen_training.evaluation.head import fit_head
 
 FRACTIONS = (0.01, 0.025, 0.05, 0.1, 1.0)
 SHOTS = (1, 2, 4, 8, 16)
 _PENALTIES = (1.0, 10.0, 100.0)  # C of unit vectors, that is little to some penalty
 _FEW = 10.0  # C where there are too few to choose by
-_HELD_OUT = 0.2  # share of the drawn patients that choose C
-_ENOUGH = 50  # patients, from which on C is chosen
+_HELD_OUT = 0.2  # share of the drawn patients that choose C, or the epoch
+_ENOUGH = 50  # patients, from which on it is chosen
 _ITERATIONS = 1000
+
+
+class ProbeKind(StrEnum):
+    """What is fitted."""
+
+    LOGISTIC = "logistic"
+    ADAMW = "adamw"
+    ADAMW_TEXT = "adamw-text"  # from sentences on, as zero-shot takes them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +128,8 @@ def run_probes(
     fractions: Sequence[float] = FRACTIONS,
     shots: Sequence[int] = SHOTS,
     seeds: int = 5,
+    kind: ProbeKind = ProbeKind.LOGISTIC,
+    starts: Mapping[str, Float64[np.ndarray, " _"]] | None = None,
 ) -> Iterator[Probe]:
     """Train probes on some rows, and score others.
 
@@ -127,6 +140,8 @@ def run_probes(
         fractions: Of the patients.
         shots: Patients that have the finding.
         seeds: Draws of each.
+        kind: What is fitted.
+        starts: Weights of a head before its first step, by label; zero without.
 
     Raises:
         InputError: There are no train or no test rows, or a patient is in both.
@@ -137,7 +152,15 @@ def run_probes(
     learnt = train.vectors[modality].astype(np.float64)
     for draw in list_draws(train, fractions=fractions, shots=shots, seeds=seeds):
         scores = {
-            name: fit_probe(learnt[rows], train.labels[name][rows], train.patient[rows], seen)
+            name: fit_probe(
+                learnt[rows],
+                train.labels[name][rows],
+                train.patient[rows],
+                seen,
+                kind=kind,
+                start=(starts or {}).get(name),
+                seed=draw.seed,
+            )
             for name, rows in draw.rows.items()
         }
         counts = [len(np.unique(train.patient[rows])) for rows in draw.rows.values()]
@@ -168,16 +191,24 @@ def fit_probe(
     labels: Int64[np.ndarray, " m"],
     patient: Int64[np.ndarray, " m"],
     seen: Float[np.ndarray, "n e"],
+    *,
+    kind: ProbeKind = ProbeKind.LOGISTIC,
+    start: Float64[np.ndarray, " e"] | None = None,
+    seed: int = 0,
 ) -> Float64[np.ndarray, " n"]:
     """Fit one label, and score other rows.
 
-    Where enough patients have been drawn, a fifth of them choose the penalty; then all are fitted.
+    Where enough patients have been drawn, a fifth of them choose the penalty, and then all are
+    fitted; or they choose the epoch of a head.
 
     Args:
         vectors: Of the drawn rows.
         labels: 1 and 0; others are left out.
         patient: Of the drawn rows.
         seen: Vectors to score.
+        kind: What is fitted.
+        start: Weights of a head before its first step.
+        seed: Seed of a head's batches.
 
     Returns:
         Probabilities; NaN where the drawn rows have one class only.
@@ -186,19 +217,29 @@ def fit_probe(
     x, y, who = vectors[known], labels[known], patient[known]
     if len(np.unique(y)) < 2:
         return np.full(len(seen), np.nan)
-    return _fit(x, y, _choose_penalty(x, y, who), seen)
+    is_held = _hold_out(y, who)
+    if kind != ProbeKind.LOGISTIC:
+        return fit_head(x, y, is_held, seen, start=start, seed=seed)
+    return _fit(x, y, _choose_penalty(x, y, is_held), seen)
+
+
+def _hold_out(y: Int64[np.ndarray, " m"], who: Int64[np.ndarray, " m"]) -> Bool[np.ndarray, " m"]:
+    """Hold out rows of a fifth of the patients; none where there are not enough of both classes."""
+    patients = np.unique(who)
+    none = np.zeros(len(y), bool)
+    if len(patients) < _ENOUGH:
+        return none
+    held = np.random.default_rng(0).permutation(patients)[: round(_HELD_OUT * len(patients))]
+    is_held: Bool[np.ndarray, " m"] = np.isin(who, held)
+    both = min(len(np.unique(y[is_held])), len(np.unique(y[~is_held]))) == 2
+    return is_held if both else none
 
 
 def _choose_penalty(
-    x: Float[np.ndarray, "m e"], y: Int64[np.ndarray, " m"], who: Int64[np.ndarray, " m"]
+    x: Float[np.ndarray, "m e"], y: Int64[np.ndarray, " m"], is_held: Bool[np.ndarray, " m"]
 ) -> float:
-    """Choose C by the AUROC on a fifth of the patients, where there are enough of both classes."""
-    patients = np.unique(who)
-    if len(patients) < _ENOUGH:
-        return _FEW
-    held = np.random.default_rng(0).permutation(patients)[: round(_HELD_OUT * len(patients))]
-    is_held: Bool[np.ndarray, " m"] = np.isin(who, held)
-    if min(len(np.unique(y[is_held])), len(np.unique(y[~is_held]))) < 2:
+    """Choose C by the AUROC of the rows that are held out."""
+    if not is_held.any():
         return _FEW
     areas = [
         measure_auroc(_fit(x[~is_held], y[~is_held], c, x[is_held]), y[is_held]) for c in _PENALTIES

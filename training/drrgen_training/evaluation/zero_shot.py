@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 
 from drrgen.errors import InputError
 from drrgen_training.evaluation.prompts import PromptSet
@@ -35,23 +35,37 @@ def score_zero_shot(
     Raises:
         InputError: A sentence has no vector, or one of another length.
     """
-    scores = {}
+    ways = find_directions(vectors.shape[1], sentences, prompts, labels, scale)
+    exact = vectors.astype(np.float64)
+    return {label: 1 / (1 + np.exp(-(exact @ way))) for label, way in ways.items()}
+
+
+def find_directions(
+    width: int,
+    sentences: Mapping[str, Float[np.ndarray, " _"]],
+    prompts: PromptSet,
+    labels: Iterable[str],
+    scale: float | None = None,
+) -> dict[str, Float64[np.ndarray, " e"]]:
+    """Find the direction that tells each finding: ``scale (present - absent)``.
+
+    The logit of ``score_zero_shot`` is the product of a vector with it.
+
+    Args:
+        width: Numbers of a vector.
+        sentences: As of ``score_zero_shot``, and so are all others.
+        prompts: Which sentences.
+        labels: Findings.
+        scale: Factor of the cosines.
+
+    Raises:
+        InputError: A sentence has no vector, or one of another length.
+    """
+    ways = {}
     for label in labels:
-        present, absent = (
-            _average(side, sentences, vectors.shape[1]) for side in prompts.write(label)
-        )
-        scores[label] = _softmax(vectors, present, absent, scale or 1.0)
-    return scores
-
-
-def _softmax(
-    vectors: Float[np.ndarray, "n e"],
-    present: Float[np.ndarray, " e"],
-    absent: Float[np.ndarray, " e"],
-    scale: float,
-) -> Float[np.ndarray, " n"]:
-    """Softmax over two cosines, the share of the first."""
-    return 1 / (1 + np.exp(-scale * (vectors.astype(np.float64) @ (present - absent))))
+        present, absent = (_average(side, sentences, width) for side in prompts.write(label))
+        ways[label] = (scale or 1.0) * (present - absent)
+    return ways
 
 
 def _average(
