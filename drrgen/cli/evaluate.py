@@ -84,7 +84,7 @@ def evaluate(
     """
     with exit_on_error(resumes=False):
         set_up_logging(-1 if quiet else 0, None)
-        from drrgen_training.evaluation.evaluate import EvaluateSettings
+        from drrgen_training.evaluation.bench import EvaluateSettings
         from drrgen_training.evaluation.evaluate import evaluate as judge
         from drrgen_training.evaluation.judging import Judging
         from drrgen_training.evaluation.write import (

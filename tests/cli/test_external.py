@@ -42,7 +42,7 @@ def one_probe() -> Iterator[None]:
         return run_probes(*rows, **(told | {"fractions": (1.0,), "shots": ()}))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("drrgen_training.evaluation.evaluate.run_probes", run)
+        patch.setattr("drrgen_training.evaluation.told.run_probes", run)
         yield
 
 

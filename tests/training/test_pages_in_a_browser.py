@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from browser import CHROMIUM, DRIVER, list_requests, open_browser, resize
-from drrgen_training.evaluation.evaluate import EvaluateSettings, evaluate
+from drrgen_training.evaluation.bench import EvaluateSettings
+from drrgen_training.evaluation.evaluate import evaluate
 from drrgen_training.evaluation.page import make_page as make_evaluation_page
 from drrgen_training.evaluation.prompts import read_prompts
 from drrgen_training.losses import Modality

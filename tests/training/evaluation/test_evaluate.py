@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drrgen_training.evaluation.bench import EvaluateSettings
 from drrgen_training.evaluation.embedded import Embedded
-from drrgen_training.evaluation.evaluate import EvaluateSettings, evaluate
+from drrgen_training.evaluation.evaluate import evaluate
 from judged import make_model
 
 from drrgen.choices import View

@@ -3,8 +3,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from drrgen_training.evaluation.bench import EvaluateSettings
 from drrgen_training.evaluation.embedded import Embedded
-from drrgen_training.evaluation.evaluate import EvaluateSettings, evaluate
+from drrgen_training.evaluation.evaluate import evaluate
 from drrgen_training.evaluation.page import make_page, show_number
 from judged import make_model
 

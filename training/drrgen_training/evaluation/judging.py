@@ -8,13 +8,13 @@ from drrgen.errors import InputError, ManifestError
 from drrgen.io.volumes import make_printable
 from drrgen_training.batches import find_file_size, open_sources
 from drrgen_training.evaluation import baselines
+from drrgen_training.evaluation.bench import EvaluateSettings
 from drrgen_training.evaluation.embed import (
     embed_run,
     embed_sentences,
     find_report_tower,
 )
 from drrgen_training.evaluation.embedded import Embedded
-from drrgen_training.evaluation.evaluate import EvaluateSettings
 from drrgen_training.evaluation.prompts import read_prompts
 from drrgen_training.evaluation.tables import join_train, read_embedded, write_embedded
 from drrgen_training.loop import Job, fit
