@@ -25,6 +25,12 @@ MUTATIONS = {
     "Holm is Bonferroni": ("statistics", "np.arange(len(order), 0, -1)", "len(order)"),
     "a level item stands behind": ("retrieval", "ahead.double() + level / 2", "ahead.double() + 0 * level"),
     "a worse item stands ahead": ("retrieval", "(scores > best)", "(scores < best)"),
+    "of level items the later row is found first": (
+        "retrieval", "(scores >= least).nonzero()[:, 0]", "(scores >= least).nonzero()[:, 0].flip(0)",
+    ),
+    "level items at the end of what is found are not looked at": (
+        "retrieval", "| ((scores >= best[:, -1:]).sum(1) > k)", "",
+    ),
     "a query finds itself": ("retrieval", "scores[rows, self.exclude[part][rows]] = -math.inf", "pass"),
     "absence counts as presence": ("zero_shot", "1.0) * (present - absent)", "1.0) * (absent - present)"),
     "an ensemble is not brought to length one": ("zero_shot", "return mean / max(", "return mean / min(1.0, 1 + "),
@@ -53,13 +59,15 @@ MUTATIONS = {
     "published overlap is over the labels of the item": ("published", "/ (a | b).sum(1)", "/ b.sum(1)"),
     "published overlap is Dice": ("published", "(a & b).sum(1) / (a | b).sum(1)", "2 * (a & b).sum(1) / (a.sum(1) + b.sum(1))"),
     "published overlap is any shared label": ("published", "(a & b).sum(1) / (a | b).sum(1)", "(a & b).any(1).astype(float)"),
-    "K of published recall is one more": ("published", "is_own[:, :k].any(1)", "is_own[:, : k + 1].any(1)"),
+    "K of published recall is one more": ("published", "(place <= k)", "(place <= k + 1)"),
     "later recall of X2CT has each item once": ("published", 'copies=1 if version == "earlier" else 2', 'copies=1 if version == "earlier" else 1'),
     "earlier recall of X2CT has each item twice": ("published", 'copies=1 if version == "earlier" else 2', "copies=2"),
     "recall of CT-CLIP has each item twice": (
         "published", "return _recall(queries, gallery, ks, copies=1)", "return _recall(queries, gallery, ks, copies=2)",
     ),
-    "a doubled list ends where a single one does": ("published", "min(max(ks), copies * len(gallery))", "min(max(ks), len(gallery))"),
+    "a doubled list has the better items once": ("published", "copies * ahead", "ahead"),
+    "published recall lets a level item of a later row ahead": ("published", "< row)", "> row)"),
+    "published recall is in its own way": ("published", "< row)", "<= row)"),
     "the grid of CT-CLIP has a point more": ("published", "np.linspace(0, 1, 100)", "np.linspace(0, 1, 101)"),
     "CT-CLIP takes the first of equal thresholds": (
         "published", "np.flatnonzero(distance == distance.min())[-1]", "np.flatnonzero(distance == distance.min())[0]",

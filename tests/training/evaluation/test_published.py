@@ -432,3 +432,14 @@ def test_scores_that_are_no_probabilities_are_refused() -> None:
             measure_ctclip_label(bad, np.array([0, 1]))
     with pytest.raises(InputError, match="gallery has 3 rows, wanted 2"):
         measure_recall(np.ones((2, 2)), np.ones((3, 2)))
+
+
+def test_of_level_items_the_earlier_row_is_found() -> None:
+    # Rows 0 and 1 are one picture. Query 0 finds both level, itself first: a hit. Query 1 looks
+    # the other way and finds row 2; so does query 2.
+    gallery = np.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]], np.float32)
+    queries = np.array([[1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]], np.float32)
+    assert measure_recall(queries, gallery, ks=(1,)) == {"Recall@1": pytest.approx(2 / 3)}
+    # Query 1 has row 2 and its copy ahead, then row 0 level: it stands at 3 + 1.
+    later = measure_x2ct_recall(queries, gallery, version="later", ks=(3, 4))
+    assert later == {"Recall@3": pytest.approx(2 / 3), "Recall@4": 1.0}

@@ -324,6 +324,8 @@ def test_the_best_come_first_and_the_earlier_of_equals() -> None:
     top = find_top(score([[0.5, 0.25, 0.5, 0.75, 0.5], [0, 0, 0, 0, 0]]), 3)
     assert top.rows.tolist() == [[3, 0, 2], [0, 1, 2]]
     assert top.scores.tolist() == [[0.75, 0.5, 0.5], [0, 0, 0]]
+    # Level with what is no longer among the first, and with nothing before it.
+    assert find_top(score([[0.9, *[0.5] * 5]]), 2).rows.tolist() == [[0, 1]]
     other = find_top(score([[0.5, 0.25, 0.75]], exclude=np.array([2])), 2)
     assert other.rows.tolist() == [[0, 1]]
     for k in (0, 3):

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int64
 from sklearn import metrics
 
@@ -279,13 +280,21 @@ def _recall(
     *,
     copies: int,
 ) -> dict[str, float]:
-    """Recall@K of the query's own row, where every item stands in the ranking so many times."""
+    """Recall@K of the query's own row, where every item stands in the ranking so many times.
+
+    Each copy of what scores higher is in its way, of what scores the same the first one of each
+    earlier row: copies follow the whole list of items.
+    """
     ks = check_ks(ks)
     check_rows("gallery", gallery, len(queries))
-    search = Search(queries=queries, gallery=np.concatenate([gallery] * copies))
-    rows = find_top(search, min(max(ks), copies * len(gallery))).rows % len(gallery)
-    is_own = rows == np.arange(len(queries))[:, None]
-    return {f"Recall@{k}": float(is_own[:, :k].any(1).mean()) for k in ks}
+    place = np.empty(len(queries), np.int64)
+    for part, scores in Search(queries=queries, gallery=gallery).score():
+        row = torch.arange(part.start, part.start + len(scores), device=scores.device)[:, None]
+        own = scores.gather(1, row)
+        ahead = (scores > own).sum(1)
+        level = ((scores == own) & (torch.arange(scores.shape[1], device=row.device) < row)).sum(1)
+        place[part] = (1 + copies * ahead + level).cpu().numpy()
+    return {f"Recall@{k}": float((place <= k).mean()) for k in ks}
 
 
 # Classification.

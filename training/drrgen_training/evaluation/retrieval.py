@@ -294,14 +294,20 @@ def find_top(search: Search, k: int) -> Top:
         )
     rows, found = [], []
     for _, scores in search.score():
-        least = scores.topk(k, dim=1).values[:, -1]
-        for each, limit in zip(scores, least, strict=True):
-            place = (each >= limit).nonzero()[:, 0]  # K or more of them, the earlier row first
-            best = each[place].sort(descending=True, stable=True)
-            rows.append(place[best.indices[:k]].cpu().numpy())
-            found.append(best.values[:k].cpu().numpy())
+        best, place = scores.topk(k, dim=1)
+        level = (best[:, 1:] == best[:, :-1]).any(1) | ((scores >= best[:, -1:]).sum(1) > k)
+        for i in level.nonzero()[:, 0].tolist():
+            place[i] = _order_level(scores[i], best[i, -1])[:k]
+        rows.append(place.cpu().numpy())
+        found.append(best.cpu().numpy())
     step = _round(search.queries)[1] + _round(search.gallery)[1]
-    return Top(rows=np.stack(rows), scores=np.ldexp(np.stack(found), step))
+    return Top(rows=np.concatenate(rows), scores=np.ldexp(np.concatenate(found), step))
+
+
+def _order_level(scores: Float64[Tensor, " m"], least: Float64[Tensor, ""]) -> Int64[Tensor, " l"]:
+    """List the items that score no less, the best first; among equal scores the earlier row."""
+    place = (scores >= least).nonzero()[:, 0]
+    return place[scores[place].sort(descending=True, stable=True).indices]
 
 
 def average_precision_at_k(
