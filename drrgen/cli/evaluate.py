@@ -1,10 +1,12 @@
 """``drrgen evaluate``: how well encoders find CT, reports and findings, with honest intervals."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from drrgen.choices import AcquisitionName, View
@@ -13,7 +15,7 @@ from drrgen.errors import InputError
 
 if TYPE_CHECKING:
     from drrgen_training.evaluation.judging import Judging
-    from drrgen_training.evaluation.results import Evaluation
+    from drrgen_training.evaluation.results import Evaluation, Score
 
 _BASELINE = "chance, pixels, mean-projection, supervised, ct, or all; repeatable."
 _SHOWN = ("recall@10", "median rank", "macro AUROC")
@@ -193,19 +195,34 @@ def _render_mean_projection(
 
 
 def _make_table(found: "Evaluation") -> Table:
-    """Lay out the main numbers, a column a model."""
+    """Lay out the main numbers, a column a model; the interval of the first, the page has all."""
     models = list(dict.fromkeys(score.model for score in found.scores))
-    table = Table("task", "measure", *models, "chance")
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    chance: dict[tuple[str, str], str] = {}
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for name in ("task", "measure", *models[:1], "95 %", *models[1:], "by chance"):
+        is_model = name in models
+        table.add_column(
+            name,
+            no_wrap=not is_model,
+            overflow="fold",
+            min_width=is_model * max(5, min(len(name), 12)),
+        )
+    rows: dict[tuple[str, str], dict[str, Score]] = {}
     for score in found.scores:
         if score.label is None and score.measure in _SHOWN:
-            key = score.task, score.measure
-            shown = f"{score.value:.3f}"
-            if score.low == score.low:  # not NaN
-                shown += f" ({score.low:.3f} to {score.high:.3f})"
-            rows.setdefault(key, {})[score.model] = shown
-            chance[key] = f"{score.chance:.3f}" if score.chance == score.chance else ""
-    for (task, measure), cells in rows.items():
-        table.add_row(task, measure, *(cells.get(m, "") for m in models), chance[task, measure])
+            rows.setdefault((score.task, score.measure), {})[score.model] = score
+    for (task, measure), scores in rows.items():
+        first, *others = (scores.get(model) for model in models)
+        interval = f"{_show(first.low)}–{_show(first.high)}" if first else ""
+        table.add_row(
+            task, measure, _show(first.value if first else None), interval,
+            *(_show(other.value if other else None) for other in others),
+            _show(next(iter(scores.values())).chance),
+        )  # fmt: skip
     return table
+
+
+def _show(value: float | None) -> str:
+    """Show a number; a dash for one that is not defined, nothing where there is none."""
+    if value is None:
+        return ""
+    return f"{value:.{3 if abs(value) < 10 else 1}f}" if math.isfinite(value) else "–"
