@@ -54,9 +54,10 @@ def check_writable(folder: Path) -> None:
         raise InputError(
             f"{folder} cannot be written: {error.strerror}; give another folder with --out"
         ) from error
-    with suppress(OSError):  # another process may have begun to write there
+    finally:
         for each in missing:
-            each.rmdir()
+            with suppress(OSError):  # it was not made, or another process writes there by now
+                each.rmdir()
 
 
 def write_bytes(path: Place, data: bytes | memoryview, *, durable: bool = True) -> None:

@@ -38,9 +38,9 @@ _SUB_FILTER = 1
 _DICOM_MARK = b"DICM"  # after a preamble of 128 bytes
 _NPY_MARK, _TIFF_MARKS = b"\x93NUMPY", (b"II*\0", b"MM\0*")
 _CHEST = ("CHEST", "THORAX", "LUNG")  # in Body Part Examined
-_DETECTOR_BITS = (10, 12, 14)  # kept in the low bits of files of 16
+_DETECTOR_BITS = (8, 10, 12, 14)  # kept in the low bits of files of 16
 _COLOURED, _MUCH = 24, 0.1  # levels of 255 between red, green and blue; share of the pixels
-_OURS = {"Software": "drrgen"}  # a picture whose settings nobody told
+_OURS = {"Software": "drrgen"}  # in each PNG: its bits are all used, dark as it may be
 _PLAIN_TIFF = (tifffile.COMPRESSION.NONE, tifffile.COMPRESSION.ADOBE_DEFLATE)
 _DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error,
                   tifffile.TiffFileError, Image.DecompressionBombError)  # fmt: skip
@@ -109,7 +109,7 @@ def write_radiograph(
     values = image.detach().cpu().numpy()
     if values.size == 0 or not np.isfinite(values).all():
         raise InputError("an image must have pixels, all finite; render it again")
-    text = dict(settings or _OURS)
+    text = dict(settings or {})
     if chosen in (ImageFormat.PNG16, ImageFormat.DICOM):
         pixels = np.rint(np.clip(values, 0, 1) * 65535).astype(np.uint16)
     elif chosen is ImageFormat.PNG8:
@@ -130,8 +130,8 @@ def read_radiograph(path: Path | str) -> Radiograph:
     """Read a radiograph by its content, whatever its name: DICOM, PNG, JPEG, TIFF or NPY.
 
     Whole numbers are grey, 0 black and the largest of their type white; where 16 bits hold no more
-    than a detector's 10, 12 or 14, the largest of these. Line integrals (NPY and TIFF of floating
-    point) are shown by the linear display.
+    than 8, or a detector's 10, 12 or 14, the largest of these: a guess, made for each file alone.
+    Line integrals (NPY and TIFF of floating point) are shown by the linear display.
 
     Args:
         path: The file.
@@ -224,7 +224,7 @@ def _encode(
 ) -> bytes:
     """Encode in the chosen format."""
     if not chosen.holds_line_integrals:
-        return encode_png(pixels, pitch_mm=pitch_mm, text=text)
+        return encode_png(pixels, pitch_mm=pitch_mm, text={**_OURS, **text})
     buffer = io.BytesIO()
     if chosen is ImageFormat.NPY:
         np.save(buffer, pixels, allow_pickle=False)
@@ -262,9 +262,9 @@ class _Decoded:
 
         A radiograph that spans 16 bits is nowhere darker than a quarter of them throughout.
         """
-        is_ours = any(
-            key.startswith("drrgen:") or (key, value) in _OURS.items()
-            for key, value in self.text.items()
+        is_ours = self.text.items() >= _OURS.items() or any(
+            key.startswith("drrgen:")
+            for key in self.text  # of earlier versions
         )
         if is_ours or self.values.dtype.kind not in "ui" or self.values.dtype.itemsize != 2:
             return None

@@ -79,7 +79,11 @@ def test_a_run_and_its_baselines_are_judged_and_kept(trained: Path, tmp_path: Pa
         (("DATA", "--checkpoint", "NONE"), "is no run of drrgen train"),
         (("--embeddings", "A", "--baseline", "luck"), "there is no baseline luck"),
         (("--embeddings", "A", "--baseline", "pixels"), "need the radiographs"),
-        (("--embeddings", "A", "--embeddings", "x/A"), "two models are called A"),
+        (("--embeddings", "A=x", "--embeddings", "A=y"), "two models are called A"),
+        (
+            ("DATA", "--checkpoint", "RUN", "--embeddings", "A", "--train-on", "DATA"),
+            "cannot be both",
+        ),
         (("--embeddings", "A", "--prompts", "none"), "is no table of embeddings"),
         (("DATA", "--checkpoint", "RUN", "--baseline", "mean-projection"), "with --ct-dir"),
         (("--embeddings", "../x=A"), "wanted NAME=FOLDER"),

@@ -47,6 +47,8 @@ def test_a_folder_that_cannot_be_written_is_told_and_one_that_can_leaves_no_trac
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(InputError, match="cannot be written"):
             check_writable(folder)
+    with pytest.raises(InputError, match="cannot be written"):
+        check_writable(tmp_path / "x" / ("n" * 300))
     check_writable(tmp_path / "new" / "folder")
     (tmp_path / "old").mkdir()
     check_writable(tmp_path / "old")

@@ -194,7 +194,7 @@ def test_a_tiff_that_keeps_white_as_zero_is_not_read_as_a_negative(
     assert np.allclose(read_radiograph(tmp_path / "x.tif").grey * white, white - stored)
 
 
-@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("name", ["x.png", "x.npy", "x.tif", "negative.tif"])
 def test_sixteen_bits_that_hold_a_detectors_fewer_are_not_nearly_black(
     tmp_path: Path, bits: int, name: str
@@ -214,7 +214,7 @@ def test_sixteen_bits_that_hold_a_detectors_fewer_are_not_nearly_black(
     assert np.allclose(back.grey, wanted, rtol=0, atol=SIXTEEN_BITS)
 
 
-@pytest.mark.parametrize("settings", [None, SETTINGS])
+@pytest.mark.parametrize("settings", [None, SETTINGS, {"note": "mine"}])
 def test_a_dark_picture_of_our_own_stays_dark(
     tmp_path: Path, settings: dict[str, str] | None
 ) -> None:

@@ -74,7 +74,7 @@ def test_settings_are_the_text_chunks_of_a_png(tmp_path: Path) -> None:
     write_radiograph(tmp_path / "a.png", make_grey(), settings=settings, pitch_mm=0.42)
     with Image.open(tmp_path / "a.png") as image:
         image.load()
-        assert image.text == settings  # type: ignore[attr-defined]
+        assert image.text == {"Software": "drrgen", **settings}  # type: ignore[attr-defined]
         assert image.info["dpi"] == pytest.approx([25.4 / 0.42] * 2, rel=PITCH_TOL)
 
 
@@ -92,7 +92,7 @@ def test_text_beyond_latin_is_escaped_and_breaks_nothing(tmp_path: Path) -> None
     write_radiograph(tmp_path / "a.png", make_grey(), settings={"dataset": "胸 µ"})
     with Image.open(tmp_path / "a.png") as image:
         image.load()
-        assert image.text == {"dataset": "\\u80f8 µ"}  # type: ignore[attr-defined]
+        assert image.text == {"Software": "drrgen", "dataset": "\\u80f8 µ"}  # type: ignore[attr-defined]
 
 
 def test_settings_and_pitch_are_in_a_tiff(tmp_path: Path) -> None:

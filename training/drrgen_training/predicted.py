@@ -6,7 +6,7 @@
     OUT/index.html           a page to look at, all in one file
 
 A path that begins as a formula does (``= + - @``, a tab) is written behind ``./``, in both tables:
-it names the same file, and a spreadsheet runs nothing.
+it names the same file, and a spreadsheet runs none. Labels and reports stay as they are.
 
 A finding's column is its probability by sentences, uncalibrated; ``report_N`` is the ``sample_id``
 of the first row of the manifest that has the report. Of DICOM headers only the view goes out.

@@ -233,3 +233,70 @@ def test_few_patients_are_told() -> None:
     few = make_model(n=30)
     found, _ = evaluate([few], QUICK)
     assert any("only 12 patients are judged" in warning for warning in found.warnings)
+
+
+def test_all_models_are_judged_on_the_views_that_one_of_them_tells() -> None:
+    model = make_model()
+    both = replace(
+        model,
+        study=np.arange(90) // 2,
+        patient=np.arange(90) // 2,
+        report=np.arange(90) // 2,
+        split=np.where(np.arange(90) < 44, "train", "test"),
+    )
+    told = replace(both, views=("LL", "PA") * 45)
+    untold = replace(both, model="untold", vectors=make_model(seed=1).vectors)
+    for models in ([told, untold], [untold, told]):
+        found, test = evaluate(models, replace(QUICK, probes=False))
+        assert set(test.views) == {"PA"} and found.facts["views"] == {"PA": 23}
+        assert {s.n for s in found.scores if s.task == "cxr to ct"} == {23}
+    other = replace(told, model="other", views=("PA", "LL") * 45)
+    with pytest.raises(InputError, match="disagree about the same rows in views"):
+        evaluate([told, other], QUICK)
+
+
+def test_probes_and_thresholds_that_other_rows_make_are_judged_again() -> None:
+    first = make_model()
+    rows = {"train": first.split == "train", "dev": first.split == "dev"}
+    for split, task in (("train", "probe of ct, 100 %"), ("dev", "zero-shot from ct")):
+        ct = np.where(rows[split][:, None], first.vectors["ct"][::-1], first.vectors["ct"])
+        cxr = make_model(seed=1).vectors["cxr"]
+        other = replace(first, model="other", vectors=first.vectors | {"ct": ct, "cxr": cxr})
+        found, _ = evaluate([first, other], QUICK)
+        assert any(s.model == "other" and s.task == task for s in found.scores)
+
+
+def test_a_head_that_starts_from_other_sentences_is_judged_again() -> None:
+    first = make_model()
+    other = replace(
+        first,
+        model="other",
+        prompts={text: -v for text, v in first.prompts.items()},
+        vectors=first.vectors | {"cxr": make_model(seed=1).vectors["cxr"]},
+    )
+    task = "probe of ct, 100 %"
+    for kind, told in (("adamw", {"good"}), ("adamw-text", {"good", "other"})):
+        found, _ = evaluate([first, other], replace(QUICK, probe=kind))
+        assert {s.model for s in found.scores if s.task == task} == told
+
+
+def test_a_head_from_sentences_is_another_one_than_from_zero() -> None:
+    found = {
+        kind: evaluate(
+            [make_model(noise=3.0)], replace(QUICK, probe=kind, shots=(), fractions=(1.0,))
+        )[0]
+        for kind in ("adamw", "adamw-text")
+    }
+    values = {
+        kind: [s.value for s in each.scores if s.task.startswith("probe of cxr")]
+        for kind, each in found.items()
+    }
+    assert values["adamw"] != values["adamw-text"]
+
+
+def test_a_classifier_that_lacks_a_label_is_judged_on_the_others() -> None:
+    model = make_model()
+    told = replace(model, model="told", findings={"Cyst": model.labels["Cyst"] * 0.5})
+    labels = model.labels | {"Mass": 1 - model.labels["Cyst"]}
+    found, _ = evaluate([replace(told, labels=labels, prompts={})], replace(QUICK, probes=False))
+    assert {s.label for s in found.scores if s.task == "classifier" and s.label} == {"Cyst"}

@@ -38,3 +38,24 @@ def test_the_page_is_whole_escaped_and_asks_for_nothing(tmp_path: Path) -> None:
 
 def test_a_number_that_is_not_there_is_a_dash() -> None:
     assert show_number(float("nan")) == show_number(None) == "–" and show_number(0.5) == "0.500"
+
+
+def test_nothing_is_marked_where_another_model_is_as_good_by_its_very_vectors() -> None:
+    first = make_model(n=300)
+    shared = {m: first.vectors[m] for m in ("ct", "report")}
+    twin = make_model("twin", seed=1, n=300)
+    twin = replace(twin, vectors=twin.vectors | shared)
+    noise = make_model("noise", noise=30.0, n=300)
+    noise = replace(noise, vectors={m: v[::-1].copy() for m, v in noise.vectors.items()})
+    for models, is_marked in (([first, noise], True), ([first, twin, noise], False)):
+        page = make_page(*evaluate(models, SETTINGS))
+        line = next(x for x in page.splitlines() if "ct to report" in x and "recall@1<" in x)
+        assert ("best" in line) is is_marked
+
+
+def test_patients_are_held_out_only_where_they_are() -> None:
+    for split, said in (
+        ("test", "held-out patients (split test"),
+        ("all", "90 patients (split all"),
+    ):
+        assert said in make_page(*evaluate([make_model()], replace(SETTINGS, split=split)))

@@ -61,6 +61,7 @@ def test_a_table_of_anybody_s_own_is_read(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"name": ["a", "a"]}, "1 names twice"),
+        ({"view": ["LATERAL", "PA"]}, "view says LATERAL, wanted PA, AP, LL, RL or nothing"),
         ({"cxr": [[1.0], [1.0, 2.0]]}, r"have \[1, 2\] numbers, wanted one length"),
         ({"cxr": [[0.0, 0.0], [1.0, 2.0]]}, "1 rows that are zero or not finite"),
         ({"cxr": [None, None]}, "no embedding in any of cxr, ct, report"),
@@ -85,6 +86,16 @@ def test_a_table_that_cannot_be_judged_is_told(tmp_path: Path, change: dict, sai
     pd.DataFrame(good | change).to_parquet(tmp_path / "rows.parquet")
     with pytest.raises(InputError, match=said):
         read_embedded(tmp_path)
+
+
+def test_views_are_read_in_either_case_and_may_be_missing(tmp_path: Path) -> None:
+    rows = {"name": ["a", "b", "c"], "patient_id": ["p", "q", "r"], "split": ["test"] * 3,
+            "cxr": [[1.0, 0.0]] * 3, "view": ["pa", None, "LAT"]}  # fmt: skip
+    pd.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
+    read = read_embedded(tmp_path)
+    assert read.views == ("PA", "", "LL") and "view" not in read.labels
+    write_embedded(read, tmp_path)
+    assert read_embedded(tmp_path).views == read.views
 
 
 def test_a_row_without_a_scan_is_a_scan_of_its_own_and_not_one_with_the_others(

@@ -12,7 +12,7 @@ from drrgen_training.evaluation.results import (
     Curve,
     Difference,
     Evaluation,
-    Prediction,
+    LabelPrediction,
     Score,
 )
 from drrgen_training.evaluation.write import (
@@ -38,7 +38,7 @@ ONE = Score(model="m", task=TASK, measure="AUROC", value=0.1 + 0.2, low=0.25, hi
 TWO = replace(ONE, measure="AUPRC", value=0.5, high=0.875, note="")
 DIFFERENCE = Difference(model="m", other="o", task=TASK, measure="macro AUROC", value=0.125,
                         low=-0.25, high=0.5, p=0.0625)  # fmt: skip
-PREDICTION = Prediction(model="m", task=TASK, label="Effusion", names=("a", "b", "c"),
+PREDICTION = LabelPrediction(model="m", task=TASK, label="Effusion", names=("a", "b", "c"),
                         patient=np.array([4, 4, 5]), scores=np.array([0.1, 0.2, NAN]),
                         truth=np.array([1, 0, -1]))  # fmt: skip
 LINE = np.array([0.0, 1.0])

@@ -20,7 +20,7 @@ from drrgen_training.evaluation.searches import (
 )
 
 ALL = "all"  # in the place of a split: every row is judged
-PROMPTS = "prompts"  # beside modalities: the sentences, and the scale of their cosines
+SENTENCES = "prompts"  # beside modalities: their vectors, and the scale of the cosines
 _SPLITS = (Split.TEST.value, Split.DEV.value, ALL)
 
 
@@ -118,17 +118,18 @@ def make_bench(model: Embedded, settings: EvaluateSettings) -> Bench:
 
     Raises:
         ConfigError: No such mapping.
-        InputError: Too few rows to judge, none of the view, or a patient in dev and test.
+        InputError: Too few rows to judge, or a patient in dev and test.
     """
-    model, split = settings.map_labels(model).keep_view(settings.view), settings.judged
+    model, split = settings.map_labels(model), settings.judged
     every = split == ALL
     whole = model if every else model.take(model.split == split)
     if len(whole) < 2:
         counts = dict(zip(*np.unique(model.split, return_counts=True), strict=True))
         shown = ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
+        of_view = f" of the view {settings.view}" if settings.view else ""
         raise InputError(
-            f"{model.model} has {len(whole)} rows of the split {settings.split} (there are "
-            f"{shown}), wanted more; give another --split"
+            f"{model.model} has {len(whole)} rows{of_view} of the split {settings.split} (there "
+            f"are {shown}), wanted more; give another --split{' or --view' if of_view else ''}"
         )
     held = Split.DEV if split == Split.TEST else None
     learnt = (Split.TRAIN,) if split == Split.DEV else (Split.TRAIN, Split.DEV)
@@ -145,19 +146,23 @@ def make_bench(model: Embedded, settings: EvaluateSettings) -> Bench:
     )  # fmt: skip
 
 
-def find_shared(first: Bench, other: Bench) -> frozenset[str]:
-    """Find of what another model has the very vectors of the first one: modalities, prompts.
+def find_shared(first: Embedded, other: Embedded) -> frozenset[str]:
+    """Find of what another model has the very vectors of the first one: modalities, sentences.
 
     Where it has all of them nothing is left to judge it by: then none counts.
+
+    Args:
+        first: All rows, for probes and thresholds hang on those of train and dev.
+        other: The same rows of another model.
     """
-    a, b = first.whole, other.whole
-    shared = _list_equal(a.vectors, b.vectors)
-    if shared == b.vectors.keys():
+    shared = _list_equal(first.vectors, other.vectors)
+    if shared == other.vectors.keys():
         return frozenset()
-    is_one = a.scale == b.scale and set(a.prompts) == set(b.prompts) == _list_equal(
-        a.prompts, b.prompts
-    )  # fmt: skip
-    return frozenset(shared | {PROMPTS} if is_one else shared)
+    sentences = _list_equal(first.prompts, other.prompts)
+    is_one = first.scale == other.scale and (
+        first.prompts.keys() == other.prompts.keys() == sentences
+    )
+    return frozenset(shared | {SENTENCES} if is_one else shared)
 
 
 def _list_equal(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> set[str]:

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
 from drrgen.choices import View
 from drrgen.errors import InputError
+from drrgen_training.losses import Modality
 
 UNKNOWN = -1  # value of a label that is uncertain, or that nobody told
 
@@ -85,12 +86,12 @@ class Embedded:
             views=tuple(self.views[i] for i in rows) if self.views else (),
         )
 
-    def keep_view(self, view: View | None = None) -> "Embedded":
-        """Keep one view of each scan, so that none is judged on another by chance.
+    def choose_view(self, view: View | None = None) -> Bool[np.ndarray, " n"]:
+        """Choose the rows of one view of each scan, so that none is judged on another by chance.
 
         Args:
             view: The view; scans without it are left out. None takes the first that a scan has of
-                PA, AP, LL and RL.
+                PA, AP, LL and RL, where it can among the rows that have a radiograph's vector.
 
         Raises:
             InputError: No row has the view.
@@ -98,15 +99,15 @@ class Embedded:
         if view is not None:
             kept = np.array([told == view for told in self.views], bool)
             if not kept.any():
-                there = (
-                    ", ".join(sorted({told or "none told" for told in self.views})) or "none told"
-                )
-                raise InputError(f"{self.model} has no row of the view {view}, there is {there}")
-            return self.take(kept)
+                there = ", ".join(sorted({told or "none" for told in self.views})) or "none"
+                raise InputError(f"{self.model} has no row of the view {view}, told is {there}")
+            return kept
         if len(set(self.views)) < 2:
-            return self
+            return np.ones(len(self), bool)
         order = [*View, ""]
         place = np.array([order.index(told) for told in self.views])
-        first = np.full(self.study.max() + 1, len(order))
+        place += len(order) * ~self.has(Modality.CXR)
+        first = np.full(self.study.max() + 1, place.max())
         np.minimum.at(first, self.study, place)
-        return self.take(place == first[self.study])
+        chosen: Bool[np.ndarray, " n"] = place == first[self.study]
+        return chosen

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from drrgen.choices import Split
 from drrgen.errors import InputError
@@ -34,7 +34,14 @@ from drrgen_training.evaluation.published import (
     publish_classification,
     publish_retrieval,
 )
-from drrgen_training.evaluation.results import Curve, Difference, Evaluation, Hit, Prediction, Score
+from drrgen_training.evaluation.results import (
+    Curve,
+    Difference,
+    Evaluation,
+    Hit,
+    LabelPrediction,
+    Score,
+)
 from drrgen_training.evaluation.retrieval import pick_first
 from drrgen_training.evaluation.searches import (
     Direction,
@@ -66,7 +73,7 @@ class Judgement:
     measured: list[Measured] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
-    predictions: list[Prediction] = field(default_factory=list)
+    predictions: list[LabelPrediction] = field(default_factory=list)
     hits: list[Hit] = field(default_factory=list)
     published: list[Score] = field(default_factory=list)
     confusion: dict[str, Any] | None = None
@@ -90,11 +97,13 @@ def evaluate(models: Sequence[Embedded], settings: EvaluateSettings) -> tuple[Ev
     """
     _check_names(models)
     aligned = align(models)
-    benches = [make_bench(model, settings) for model in aligned]
+    chosen = aligned[0].choose_view(settings.view)
+    kept = [model.take(chosen) for model in aligned]
+    benches = [make_bench(model, settings) for model in kept]
     test, whole = benches[0].test, benches[0].whole
     of_all = draw_resamples(whole.patient, replicates=settings.replicates, seed=settings.seed)
     weights = of_all[:, pick_first(whole.study)]
-    shared = {b.test.model: find_shared(benches[0], b) for b in benches[1:]}
+    shared = {model.model: find_shared(kept[0], model) for model in kept[1:]}
     found = {
         name: _judge(b, settings, weights, of_all, shared.get(name, frozenset()))
         for b in benches for name in [b.test.model]
@@ -118,7 +127,7 @@ def evaluate(models: Sequence[Embedded], settings: EvaluateSettings) -> tuple[Ev
             "confusion": confusion, "shared": {name: sorted(of) for name, of in shared.items()},
         },
         warnings=tuple(dict.fromkeys([
-            *_warn(test, found), *_warn_of_rows(models, aligned[0], settings),
+            *_warn(test, found), *_warn_of_rows(models, aligned[0], chosen, settings),
             *_warn_of_unlike(unlike),
         ])),
     ), test  # fmt: skip
@@ -276,17 +285,20 @@ def _warn(test: Embedded, found: Mapping[str, Judgement]) -> Iterator[str]:
 
 
 def _warn_of_rows(
-    models: Sequence[Embedded], kept: Embedded, settings: EvaluateSettings
+    models: Sequence[Embedded],
+    shared: Embedded,
+    chosen: Bool[np.ndarray, " n"],
+    settings: EvaluateSettings,
 ) -> Iterator[str]:
     """Say which rows nothing is judged on."""
     for model in models:
-        if lost := len(model) - len(kept):
+        if lost := len(model) - len(shared):
             yield f"{lost} rows of {model.model} are not in all models, and left out"
-    judged = kept.keep_view(settings.view)
-    if len(judged) < len(kept):
-        there = Counter(kept.views) - Counter(judged.views)
+    if not chosen.all():
+        there = Counter(shared.take(~chosen).views)
         words = ", ".join(f"{n} {view or 'of no view'}" for view, n in sorted(there.items()))
         yield f"one view of each scan is judged, and {words} left out; see --view"
+    kept = shared.take(chosen)
     other = ~np.isin(kept.split, list(Split))
     if settings.split != ALL and other.any():
         words = ", ".join(sorted(set(kept.split[other].tolist())))

@@ -17,7 +17,7 @@ from drrgen_training.evaluation.classification import (
 )
 from drrgen_training.evaluation.embedded import Embedded, find_known
 from drrgen_training.evaluation.measured import Measured, make_measured
-from drrgen_training.evaluation.results import Curve, Prediction, Score
+from drrgen_training.evaluation.results import Curve, LabelPrediction, Score
 from drrgen_training.evaluation.statistics import (
     FEW_POSITIVES,
     find_band,
@@ -215,10 +215,10 @@ def draw_curves(test: Embedded, told: Told, weights: UInt8[np.ndarray, "r n"]) -
             )  # fmt: skip
 
 
-def list_predictions(test: Embedded, told: Told) -> Iterator[Prediction]:
+def list_predictions(test: Embedded, told: Told) -> Iterator[LabelPrediction]:
     """List the scores, so that anyone can count again."""
     for label in told.labels:
-        yield Prediction(
+        yield LabelPrediction(
             model=test.model, task=told.task, label=label, names=test.names, patient=test.patient,
             scores=told.scores[0][label], truth=test.labels[label],
         )  # fmt: skip

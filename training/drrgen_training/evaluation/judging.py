@@ -167,7 +167,13 @@ class Judging:
                 f"the baselines {', '.join(self.baselines)} need the radiographs; give a data set "
                 "with --checkpoint"
             )
-        names = [_name_model(*pair) for pair in (*self.checkpoints, *self.embeddings)]
+        if self.train_on is not None and self.dataset is not None and self.embeddings:
+            raise InputError(
+                "--train-on is a data set beside --checkpoint, and embeddings beside --embeddings: "
+                "it cannot be both; judge the checkpoint first, then its OUT/embeddings as tables"
+            )
+        names = [_name_model(*pair) for pair in self.checkpoints]
+        names += [name for name, _ in self.embeddings if name]  # tables without tell their own
         twice = {name for name in (*names, *self.baselines) if
                  (*names, *self.baselines).count(name) > 1}  # fmt: skip
         if twice:

@@ -78,15 +78,18 @@ def _list_main(evaluation: Evaluation, models: Sequence[str]) -> Iterator[dict[s
     for each in evaluation.differences:
         if each.label is None:
             against.setdefault((each.task, each.measure), []).append(each)
+    shared = evaluation.facts.get("shared", {})
     for (task, measure), scores in found.items():
         if not any(math.isfinite(score.value) for score in scores.values()):
             continue
         sign = -1 if measure in _LOWER_IS_BETTER else 1
         differences = against.get((task, measure), [])
+        hidden = [m for m in models if m not in scores and shared.get(m)]  # as good as the first
+        is_whole = not hidden and 0 < len(differences) == len(scores) - 1
         yield {
             "task": task, "measure": measure, "cells": [scores.get(m) for m in models],
             "chance": next(iter(scores.values())).chance,
-            "is_best": _has_enough(evaluation) and 0 < len(differences) == len(scores) - 1 and all(
+            "is_best": _has_enough(evaluation) and is_whole and all(
                 min(sign * d.low, sign * d.high) > 0 for d in differences
             ),
         }  # fmt: skip

@@ -15,7 +15,7 @@ class Score:
 
     Attributes:
         model: Whose.
-        task: Such as ``cxr to report``, ``zero-shot from cxr``, ``probe 10 %``.
+        task: Such as ``cxr to report``, ``zero-shot from cxr``, ``probe of cxr, 10 %``.
         measure: Such as ``recall@10``, ``AUROC``, ``macro AUROC``.
         value: What was found; NaN where it is undefined.
         low: Lower end of the interval over resampled patients; NaN without one.
@@ -102,7 +102,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
+class LabelPrediction:
     """Scores of one label, a row's each, so that anyone can count again.
 
     Attributes:
@@ -153,7 +153,7 @@ class Evaluation:
 
     Attributes:
         scores: Of every model.
-        differences: Of every pair of models.
+        differences: Of the first model and each other one.
         curves: For the page.
         predictions: For predictions.parquet.
         hits: Examples for the page.
@@ -166,7 +166,7 @@ class Evaluation:
     scores: tuple[Score, ...]
     differences: tuple[Difference, ...] = ()
     curves: tuple[Curve, ...] = ()
-    predictions: tuple[Prediction, ...] = ()
+    predictions: tuple[LabelPrediction, ...] = ()
     hits: tuple[Hit, ...] = ()
     published: tuple[Score, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)

@@ -151,18 +151,16 @@ def _read_table(path: Path) -> pa.Table:
 
 
 def _read_views(table: pa.Table) -> tuple[str, ...]:
-    """Read the view of each row; what is none of ours counts as not told."""
-    told = _column(table, "view", [])
-    views = {each: _find_view(str(each or "")) for each in set(told)}
-    return tuple(views[each] for each in told)
-
-
-def _find_view(word: str) -> str:
-    """Find the view that a word names; none where it names none."""
-    try:
-        return View(word).value
-    except ValueError:
-        return ""
+    """Read the view of each row; a row without one may be empty."""
+    told = ["" if each is None else str(each) for each in _column(table, "view", [])]
+    known = {word: View(word).value for word in set(told) if word.upper() in (*View, "LAT")}
+    unknown = sorted(set(told) - known.keys() - {""})
+    if unknown:
+        raise InputError(
+            f"the column view says {', '.join(unknown[:3])}, wanted {', '.join(View)} or nothing; "
+            "say it so, or leave the column out"
+        )
+    return tuple(known.get(word, "") for word in told)
 
 
 def _read_told(table: pa.Table, folder: Path) -> dict[str, Any]:
@@ -347,12 +345,13 @@ def align(models: Sequence[Embedded]) -> list[Embedded]:
         m.take(np.array([where[name] for name in order], dtype=np.int64))
         for m, where in zip(models, places, strict=True)
     ]
-    base = taken[0]
+    views = next((m.views for m in taken if m.views), ())
+    base = replace(taken[0], views=views)
     for other in taken[1:]:
         _check_same_people(base, other)
     return [base, *(
         replace(m, patient=base.patient, study=base.study, report=base.report, split=base.split,
-                labels=base.labels) for m in taken[1:]
+                labels=base.labels, views=views) for m in taken[1:]
     )]  # fmt: skip
 
 
@@ -363,6 +362,8 @@ def _check_same_people(a: Embedded, b: Embedded) -> None:
         differing.append("patients")
     if (a.split != b.split).any():
         differing.append("splits")
+    if b.views and a.views != b.views:
+        differing.append("views")
     both = a.labels.keys() & b.labels.keys()
     differing += [f"the label {x}" for x in sorted(both) if (a.labels[x] != b.labels[x]).any()]
     if differing:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 import numpy as np
 
 from drrgen.errors import InputError
-from drrgen_training.evaluation.bench import PROMPTS, Bench, EvaluateSettings
+from drrgen_training.evaluation.bench import SENTENCES, Bench, EvaluateSettings
 from drrgen_training.evaluation.embedded import Embedded
 from drrgen_training.evaluation.findings import (
     Told,
@@ -48,13 +48,14 @@ def list_told(
         yield _map(test, bench.dev, settings, CLASSIFIER, (test.findings, bench.dev.findings))
     if test.prompts:
         for side in sides:
-            if {side, PROMPTS} <= known:
+            if {side, SENTENCES} <= known:
                 continue
             dev = bench.dev.take(bench.dev.has(side))
             told = tuple(_score_prompts(rows, side, settings) for rows in (test, dev))
             yield _map(test, dev, settings, f"{ZERO_SHOT} {side}", told)
     if settings.probes:
-        others = [side for side in sides if side not in known]
+        starts = {SENTENCES} if settings.probe == ProbeKind.ADAMW_TEXT else set()
+        others = [side for side in sides if not {side, *starts} <= known]
         yield from _list_probes(bench, others, settings, warnings)
 
 
@@ -95,7 +96,7 @@ def _map(
         scores = mapping.map_scores(scores)
         on_dev = mapping.map_scores(on_dev) if on_dev else {}
     thresholds = choose_thresholds(on_dev, dev.labels) if on_dev else {}
-    return Told(task=task, scores=({name: scores[name] for name in test.labels},),
+    return Told(task=task, scores=({name: scores[name] for name in test.labels if name in scores},),
                 thresholds=thresholds)  # fmt: skip
 
 

@@ -8,7 +8,8 @@
 ``metrics.json`` is one object of ``schema_version`` (1), ``facts`` (an object), ``warnings`` (a
 list of texts), ``scores`` and ``published`` (lists of objects with the attributes of
 ``results.Score``) and ``differences`` (of ``results.Difference``). A number that is not there is
-null. Equal evaluations make equal files.
+null. ``facts.shared`` names, by model, of what it has the very vectors of the first model; what
+only hangs on these has scores of the first model alone. Equal evaluations make equal files.
 """
 
 import csv
@@ -33,7 +34,7 @@ from drrgen_training.evaluation.results import (
     SCHEMA_VERSION,
     Difference,
     Evaluation,
-    Prediction,
+    LabelPrediction,
     Score,
 )
 
@@ -195,7 +196,7 @@ def to_csv(scores: Iterable[Score]) -> str:
     return text.getvalue()
 
 
-def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
+def write_predictions(predictions: Iterable[LabelPrediction], path: Path) -> None:
     """Write ``predictions.parquet``, a row a model, task, finding and radiograph.
 
     Args:
@@ -250,7 +251,7 @@ def _write_number(value: float) -> str:
     return repr(float(value)) if math.isfinite(value) else ""
 
 
-def _list_tables(predictions: Iterable[Prediction]) -> Iterator[pa.Table]:
+def _list_tables(predictions: Iterable[LabelPrediction]) -> Iterator[pa.Table]:
     """Make the table of each prediction."""
     for each in predictions:
         n = len(each.names)
