@@ -26,7 +26,7 @@ from drrgen.errors import InputError
 KS = (1, 5, 10)
 _BITS = 26  # two factors of a product have 53 bits together, which float64 holds
 _NORM = 1.4  # its square is less than 2: the sum of products of two such vectors has 53 bits
-_CHUNK = 256
+_CHUNK = 64  # larger ones spend their time on fresh memory
 
 
 class Empty(StrEnum):
