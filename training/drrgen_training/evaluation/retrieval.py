@@ -292,16 +292,16 @@ def find_top(search: Search, k: int) -> Top:
         raise InputError(
             f"got k {k}, wanted 1 to {search.among.min()}, as many as there are to find"
         )
-    rows, found = [], []
-    for _, scores in search.score():
+    # Made at once: small results kept between large chunks would tear the heap to pieces.
+    rows, found = np.empty((len(search.queries), k), np.int64), np.empty((len(search.queries), k))
+    for part, scores in search.score():
         best, place = scores.topk(k, dim=1)
         level = (best[:, 1:] == best[:, :-1]).any(1) | ((scores >= best[:, -1:]).sum(1) > k)
         for i in level.nonzero()[:, 0].tolist():
             place[i] = _order_level(scores[i], best[i, -1])[:k]
-        rows.append(place.cpu().numpy())
-        found.append(best.cpu().numpy())
+        rows[part], found[part] = place.cpu().numpy(), best.cpu().numpy()
     step = _round(search.queries)[1] + _round(search.gallery)[1]
-    return Top(rows=np.concatenate(rows), scores=np.ldexp(np.concatenate(found), step))
+    return Top(rows=rows, scores=np.ldexp(found, step))
 
 
 def _order_level(scores: Float64[Tensor, " m"], least: Float64[Tensor, ""]) -> Int64[Tensor, " l"]:
