@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from drrgen.cli.console import ExitCode, exit_on_error, set_up_logging
+from drrgen.cli.console import ExitCode, exit_on_error, set_up_logging, stderr
 from drrgen.errors import InputError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _say_notes(predictor: "Predictor", listing: "RadiographListing", *, quiet: b
     """Say what the user should know before it begins."""
     aside = [f"{n} files are left aside: {why}" for why, n in sorted(listing.ignored.items())]
     for note in () if quiet else (*predictor.notes, *aside):
-        print(f"note: {note}", file=sys.stderr)  # noqa: T201
+        stderr.print(f"note: {note}", markup=False)
 
 
 def _read_labels(path: Path | None) -> Sequence[str]:

@@ -160,13 +160,13 @@ def read_radiograph(path: Path | str) -> Radiograph:
             f"it cannot be read as DICOM, PNG, JPEG, TIFF or NPY ({type(error).__name__})",
             remedy="get a whole copy of the file, or leave it out",
         ) from error
-    text = decoded.text
+    text, used_bits = decoded.text, decoded.find_used_bits()
     return Radiograph(
-        grey=_to_grey(decoded, file),
+        grey=_to_grey(decoded, used_bits, file),
         pitch_mm=_parse_pitch_mm(text.get("drrgen:pitch_mm", "")),
         exposed_xywh=_parse_exposed(text.get("drrgen:exposed_xywh", "")),
         view=View(text["drrgen:view"]) if text.get("drrgen:view") in set(View) else None,
-        used_bits=decoded.used_bits,
+        used_bits=used_bits,
         is_coloured=decoded.is_coloured,
     )
 
@@ -256,9 +256,8 @@ class _Decoded:
     is_negative: bool = False
     is_coloured: bool = False
 
-    @property
-    def used_bits(self) -> int | None:
-        """Bits of a detector that a file of 16 bits leaves it at; None where it uses all.
+    def find_used_bits(self) -> int | None:
+        """Find the bits of a detector that a file of 16 bits leaves it at; None where it uses all.
 
         A radiograph that spans 16 bits is nowhere darker than a quarter of them throughout.
         """
@@ -347,7 +346,7 @@ def _parse_exposed(text: str) -> tuple[int, int, int, int] | None:
     return left, top, width, height
 
 
-def _to_grey(decoded: _Decoded, path: Path) -> Float[Tensor, "v u"]:
+def _to_grey(decoded: _Decoded, used_bits: int | None, path: Path) -> Float[Tensor, "v u"]:
     """Turn what a file holds into grey."""
     values = decoded.values
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "uif":
@@ -359,8 +358,7 @@ def _to_grey(decoded: _Decoded, path: Path) -> Float[Tensor, "v u"]:
             remedy="leave it out, or save one grey picture",
         )
     if values.dtype.kind in "ui":
-        bits = decoded.used_bits
-        white = 2**bits - 1 if bits else np.iinfo(values.dtype).max
+        white = 2**used_bits - 1 if used_bits else np.iinfo(values.dtype).max
         grey = (values.clip(0) / white).astype(np.float32)
         return torch.from_numpy(1 - grey if decoded.is_negative else grey)
     with np.errstate(over="ignore"):
